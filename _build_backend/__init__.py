@@ -1,0 +1,1 @@
+"""What building rnncells needs to decide: which torch, and whether the machine can compile."""

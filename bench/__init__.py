@@ -1,0 +1,1 @@
+"""Benchmarks beside torch.nn: ``python -m bench.cpu``, ``bench.accuracy`` and ``bench.memory``."""

@@ -1,0 +1,155 @@
+"""Times the layers on the CPU against torch.nn's, in one process, in turn, with the same weights.
+
+``python -m bench.cpu --threads 1`` prints a table and writes it as JSON with a picture. GF/s
+counts the matrix products that the result requires (see ``bench.layers.required_flops``). Its
+shares are of the rates that a large float32 product made in the same run: torch.mm's, which is what
+torch.nn builds on, and the best that was seen (see ``bench.machine.product_rates``), which is the
+machine's limit.
+"""
+
+import argparse
+import statistics
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import machine, plot, results
+from bench.layers import (
+    CELLS,
+    Shape,
+    forward,
+    make_data,
+    make_pair,
+    required_flops,
+    training_step,
+)
+from bench.progress import with_progress
+from bench.table import align
+from bench.timing import time_pair
+
+MODES = ("forward", "training")
+GRID = (
+    "1,16,32,64",
+    "50,32,1,20",
+    "50,256,1,20",
+    "60,48,7,37",
+    "100,64,16,64",
+    "100,64,128,128",
+    "40,64,256,256",
+    "25,128,512,512",
+    "400,1,64,128",
+)
+QUICK_GRID = ("1,16,32,64", "50,32,1,20", "100,64,128,128")
+HEADER = ("cell", "mode", "T,B,I,H", "ours ms", "torch ms", "ratio", "GF/s", "of mm", "of best")
+
+
+def measure(cell: str, mode: str, shape: Shape, budget_s: float) -> dict[str, Any]:
+    """Time one layer of the shape; return a row without its shares of the machine's rates."""
+    torch.manual_seed(0)
+    ours, peer = make_pair(cell, shape)
+    x, dy = make_data(shape)
+
+    def run(layer: torch.nn.Module) -> None:
+        if mode == "training":
+            training_step(layer, x, dy)
+        else:
+            forward(layer, x)
+
+    timing = time_pair(lambda: run(ours), lambda: run(peer), budget_s)
+    flops = required_flops(cell, shape, training=mode == "training")
+    return {
+        "cell": cell,
+        "mode": mode,
+        "shape": str(shape),
+        "ours_ms": timing.ours_s * 1e3,
+        "torch_ms": timing.peer_s * 1e3,
+        "ratio": timing.ratio,
+        "ratio_low": timing.ratio_low,
+        "ratio_high": timing.ratio_high,
+        "rounds": timing.rounds,
+        "gflops": flops / timing.ours_s / 1e9,
+    }
+
+
+def measure_all(
+    cells: list[str], shapes: list[Shape], budget_s: float
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Measure every cell, mode and shape; return the rows, and the machine's rates in GF/s.
+
+    The rates are taken again before each row and their best counts, as a limit should.
+    """
+    rows, seen = [], []
+    cases = list(product(cells, MODES, shapes))
+    for cell, mode, shape in with_progress(cases, lambda case: " ".join(map(str, case))):
+        seen.append(machine.product_rates())
+        rows.append(measure(cell, mode, shape, budget_s))
+    rates = {name: max(some[name] for some in seen) for name in seen[0]}
+    return [
+        row | {f"share of {name}": row["gflops"] / rate for name, rate in rates.items()}
+        for row in rows
+    ], rates
+
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as a table, then the geometric mean of the ratios of each cell and mode."""
+    lines = [
+        (
+            row["cell"],
+            row["mode"],
+            row["shape"],
+            f"{row['ours_ms']:.3f}",
+            f"{row['torch_ms']:.3f}",
+            f"{row['ratio']:.2f}",
+            f"{row['gflops']:.1f}",
+            f"{row['share of torch.mm']:.0%}",
+            f"{row['share of best']:.0%}",
+        )
+        for row in rows
+    ]
+    ratios: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        ratios.setdefault((row["cell"], row["mode"]), []).append(row["ratio"])
+    means = [(*key, f"{statistics.geometric_mean(some):.2f}") for key, some in ratios.items()]
+    return align(HEADER, lines) + "\n\n" + align(("cell", "mode", "geometric mean"), means)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.cpu", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch's pool (1)")
+    parser.add_argument(
+        "--shapes", nargs="+", type=Shape.parse, metavar="T,B,I,H", help="instead of the grid"
+    )
+    parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=list(CELLS))
+    parser.add_argument("--seconds", type=float, help="time for each row (1, or 0.2 with --quick)")
+    parser.add_argument("--quick", action="store_true", help="three shapes, a short look")
+    parser.add_argument("--out", type=Path, default=results.DEFAULT_FOLDER, help="results' folder")
+    options = parser.parse_args()
+    if options.threads < 1:
+        parser.error(f"--threads is at least 1, and not {options.threads}")
+    grid = QUICK_GRID if options.quick else GRID
+    options.shapes = options.shapes or [Shape.parse(text) for text in grid]
+    options.seconds = options.seconds or (0.2 if options.quick else 1.0)
+    return options
+
+
+def main() -> None:
+    """Measure, print the table, and write JSON and picture."""
+    options = parse()
+    torch.set_num_threads(options.threads)
+    facts = machine.facts()
+    print(machine.describe(facts), flush=True)
+    rows, rates = measure_all(options.cells, options.shapes, options.seconds)
+    told = ", ".join(f"{name} {rate:.0f} GF/s" for name, rate in rates.items())
+    print(f"large float32 products in this run: {told}\n\n{as_table(rows)}\n")
+    name = f"cpu-{options.threads}-thread{'s' if options.threads > 1 else ''}"
+    written = results.write(options.out, name, facts | {"product_gflops": rates}, rows)
+    picture = plot.draw(written.with_suffix(".png"), machine.describe(facts), rows)
+    print(f"{written}\n{picture or plot.ADVICE}")
+
+
+if __name__ == "__main__":
+    main()

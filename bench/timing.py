@@ -1,0 +1,56 @@
+"""Times two functions against each other."""
+
+import gc
+import statistics
+from collections.abc import Callable
+from time import perf_counter
+from typing import NamedTuple
+
+LEAST_ROUNDS = 5
+LEAST_SAMPLE_S = 1e-3  # below this the clock and the loop around the call are seen
+
+
+class Timing(NamedTuple):
+    """Medians over the rounds: seconds a call of each, and peer / ours with its quartiles."""
+
+    ours_s: float
+    peer_s: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    rounds: int
+
+
+def _sample(call: Callable[[], None], repeats: int) -> float:
+    start = perf_counter()
+    for _ in range(repeats):
+        call()
+    return (perf_counter() - start) / repeats
+
+
+def _repeats(call: Callable[[], None]) -> int:
+    """Warm up, and return how many calls make a sample that is long enough for the clock."""
+    _sample(call, 3)
+    return max(1, round(LEAST_SAMPLE_S / max(_sample(call, 1), 1e-9)))
+
+
+def time_pair(ours: Callable[[], None], peer: Callable[[], None], budget_s: float) -> Timing:
+    """Time both in turn, ours, peer, ours, peer, ..., for about ``budget_s`` seconds.
+
+    A ratio is taken within each round, where both met the same machine: whatever else slows it
+    slows both, and the median leaves the rounds out where it slowed but one.
+    """
+    our_repeats, peer_repeats = _repeats(ours), _repeats(peer)
+    rounds: list[tuple[float, float]] = []
+    gc_was_on = gc.isenabled()
+    gc.disable()
+    try:
+        end = perf_counter() + budget_s
+        while len(rounds) < LEAST_ROUNDS or perf_counter() < end:
+            rounds.append((_sample(ours, our_repeats), _sample(peer, peer_repeats)))
+    finally:
+        if gc_was_on:
+            gc.enable()
+    low, ratio, high = statistics.quantiles((b / a for a, b in rounds), n=4, method="inclusive")
+    ours_s, peer_s = (statistics.median(side) for side in zip(*rounds, strict=True))
+    return Timing(ours_s, peer_s, ratio, low, high, len(rounds))

@@ -1,0 +1,21 @@
+// Every cell, one line each. Both engines, the operators and the tests take it from here.
+#pragma once
+
+#include "cells/gru.h"
+#include "cells/lstm.h"
+#include "cells/mgu.h"
+#include "cells/simple_rnn.h"
+
+namespace rnncells {
+
+template <class... Cell>
+struct CellList {};
+
+using AllCells = CellList<  //
+    RnnTanh,                //
+    RnnRelu,                //
+    Lstm,                   //
+    Gru,                    //
+    Mgu>;
+
+}  // namespace rnncells

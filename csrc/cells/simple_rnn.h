@@ -1,0 +1,50 @@
+// SimpleRNN (Elman 1990): h' = f(W_ih x + b_ih + W_hh h + b_hh), f = tanh or ReLU.
+#pragma once
+
+#include "cells/activations.h"
+#include "cells/cell.h"
+
+namespace rnncells {
+
+struct SimpleRnnBase {
+  static constexpr int gates = 1, states = 1, phases = 1, saved = 0;
+  static constexpr int unit_parameters = 0;
+  static constexpr bool row_statistics = false, direct_hidden = false;
+  static constexpr Phase phase(int) { return {{0, 1}, {0, 1}, {0, 1}, {0, 0}, -1, {0}}; }
+};
+
+struct RnnTanh : SimpleRnnBase {
+  static constexpr const char* name = "rnn_tanh";
+
+  template <int P, class V>
+  RNNCELLS_INLINE static void forward(const V* share, const V*, V* next, V*) {
+    next[0] = tanh(share[0]);
+  }
+
+  template <int P, class V>
+  RNNCELLS_INLINE static void backward(const V*, const V*, const V* next, V, V* state_gradient,
+                                       V* share_gradient) {
+    share_gradient[0] = state_gradient[0] * tanh_slope(next[0]);
+    state_gradient[0] = V(0);
+  }
+};
+
+struct RnnRelu : SimpleRnnBase {
+  static constexpr const char* name = "rnn_relu";
+
+  template <int P, class V>
+  RNNCELLS_INLINE static void forward(const V* share, const V*, V* next, V*) {
+    next[0] = relu(share[0]);
+  }
+
+  template <int P, class V>
+  RNNCELLS_INLINE static void backward(const V*, const V*, const V* next, V, V* state_gradient,
+                                       V* share_gradient) {
+    // As in torch: a NaN output stops the gradient no more than a positive one does.
+    share_gradient[0] = select_less(V(0), next[0], state_gradient[0],
+                                    select_less(next[0], V(1), V(0), state_gradient[0]));
+    state_gradient[0] = V(0);
+  }
+};
+
+}  // namespace rnncells

@@ -1,0 +1,70 @@
+// The Python module rnncells._C: facts about the build. Loading it registers the operators too.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <torch/csrc/api/include/torch/version.h>
+
+#include "cpu/isa.h"
+
+#ifndef RNNCELLS_VERSION
+#error "the build passes RNNCELLS_VERSION"
+#endif
+#define RNNCELLS_TEXT_OF(x) #x
+#define RNNCELLS_TEXT(x) RNNCELLS_TEXT_OF(x)
+
+namespace py = pybind11;
+
+namespace {
+
+std::string compiler() {
+#if defined(__clang__)
+  return "clang " __clang_version__;
+#else
+  return "gcc " __VERSION__;
+#endif
+}
+
+py::dict build_info() {
+  py::dict info;
+  info["version"] = RNNCELLS_VERSION;
+  info["torch"] = TORCH_VERSION;
+  info["compiler"] = compiler();
+  info["isas"] = rnncells::compiled_isas();
+  info["isa"] = rnncells::current_isa();
+  info["cuda"] = false;
+  return info;
+}
+
+py::dict cells() {
+  py::dict all;
+  for (const rnncells::CellEngine& engine : rnncells::cpu_engine()) {
+    py::dict facts;
+    facts["gates"] = engine.facts.gates;
+    facts["states"] = engine.facts.states;
+    facts["phases"] = engine.facts.phases;
+    facts["reserve"] = engine.facts.reserve_slots;
+    all[engine.facts.name] = facts;
+  }
+  return all;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, module) {
+  module.doc() = "The compiled part of rnncells.";
+  try {
+    rnncells::choose_isa_from_environment();
+  } catch (const std::invalid_argument& error) {
+    throw py::import_error(std::string(error.what()) + " (environment variable RNNCELLS_ISA)");
+  }
+  module.def("build_info", &build_info,
+             "Version, torch and compiler of the build, instruction sets compiled and in use, and "
+             "whether there is a CUDA engine.");
+  module.def("cells", &cells,
+             "Every cell by name: its gates, its states, its product phases, and the values per "
+             "unit and time step that its reserve holds.");
+  module.def("supported_isas", &rnncells::supported_isas,
+             "The instruction sets of this build that this processor has, narrowest first.");
+  module.def("get_isa", &rnncells::current_isa, "The instruction set in use.");
+  module.def("set_isa", &rnncells::set_isa, py::arg("name"),
+             "Uses another instruction set from now on; ValueError if it cannot be had.");
+}

@@ -1,0 +1,215 @@
+"""Single steps: torch.nn's RNNCell, LSTMCell and GRUCell, signatures, parameters, errors and all.
+
+A step is a sequence of length one, so a cell runs on the same kernels as a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.modules.rnn import RNNCellBase
+
+from rnncells import _C
+from rnncells.autograd import run_layer
+from rnncells.checks import (
+    SUPPORTED_DEVICES,
+    SUPPORTED_DTYPES,
+    Shapes,
+    check_cell_state_ranks,
+    check_cell_states,
+    check_engine,
+    read_parameters,
+    require_pair,
+    require_tensor,
+)
+
+__all__ = ["GRUCell", "LSTMCell", "RNNCell", "RecurrentCell", "SimpleRNNCell"]
+
+
+class RecurrentCell(RNNCellBase):
+    """What the cells share: parameters built from the cell's declaration, checks, and one step.
+
+    The parameters are torch.nn's: ``weight_ih`` [gates * H, I], ``weight_hh`` [gates * H, H], and
+    with ``bias`` also ``bias_ih`` and ``bias_hh`` [gates * H], all drawn from U(-1/sqrt(H),
+    1/sqrt(H)).
+    """
+
+    _torch_name: ClassVar[str]
+
+    def __init__(
+        self,
+        cell: str,
+        input_size: int,
+        hidden_size: int,
+        bias: bool,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        gates = _C.cells()[cell]["gates"]
+        super().__init__(
+            input_size, hidden_size, bias, num_chunks=gates, device=device, dtype=dtype
+        )
+        rows = gates * hidden_size
+        self._shapes: Shapes = [
+            ("weight_ih", (rows, input_size)),
+            ("weight_hh", (rows, hidden_size)),
+        ]
+        if bias:
+            self._shapes += [("bias_ih", (rows,)), ("bias_hh", (rows,))]
+
+    def _step(self, cell: str, input: Tensor, states: Sequence[Tensor] | None) -> list[Tensor]:
+        """Checks and one step; ``input`` is [B, I] or [I], each state [B, H] or [H]."""
+        require_tensor("input", input)
+        rank = input.dim()
+        if rank == 2:
+            x = input
+        elif rank == 1:
+            x = input.unsqueeze(0)
+        else:
+            raise ValueError(
+                f"{self._torch_name}: Expected input to be 1D or 2D, got {rank}D instead"
+            )
+        if states is not None:
+            check_cell_state_ranks(self._torch_name, states, rank)
+            if rank == 1:
+                states = [state.unsqueeze(0) for state in states]
+        weights = read_parameters(self, self._shapes, x)
+        if x.dtype not in SUPPORTED_DTYPES or x.device.type not in SUPPORTED_DEVICES:
+            check_engine(x)
+        if x.shape[1] != self.input_size:
+            raise RuntimeError(
+                f"input has inconsistent input_size: got {x.shape[1]} expected {self.input_size}"
+            )
+        before = []
+        if states is not None:
+            check_cell_states(states, x, self.hidden_size)
+            before = [state.unsqueeze(0) for state in states]
+
+        _, last = run_layer(x.unsqueeze(0), before, weights, cell)
+        after = [state.squeeze(0) for state in last]
+        return after if rank == 2 else [state.squeeze(0) for state in after]
+
+
+class SimpleRNNCell(RecurrentCell):
+    """One step of the simple recurrent network of Elman (1990), a drop-in for ``torch.nn.RNNCell``.
+
+    ``h' = tanh(W_ih x + b_ih + W_hh h + b_hh)``, or ReLU in place of tanh.
+    See :func:`rnncells.reference.rnn_tanh`.
+
+    Args:
+        input_size: number of features I of the input.
+        hidden_size: number of features H of the hidden state.
+        bias: with ``False`` there are no ``bias_ih`` and ``bias_hh``.
+        nonlinearity: ``"tanh"`` or ``"relu"``.
+        device: where the parameters live.
+        dtype: of the parameters, ``torch.float32`` or ``torch.float64``.
+    """
+
+    _torch_name = "RNNCell"
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: str = "tanh",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__("rnn_tanh", input_size, hidden_size, bias, device, dtype)
+        self.nonlinearity = nonlinearity
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        """Takes one step.
+
+        Args:
+            input: [B, I], or [I] for one sequence.
+            hx: the hidden state before the step, [B, H] or [H]; zeros where it is not given.
+
+        Returns:
+            The hidden state after the step, [B, H] or [H].
+
+        Raises:
+            ValueError, RuntimeError, TypeError: for a rank, size, dtype or device that does not
+                fit, in torch.nn's words where it has them; RuntimeError for an unknown
+                nonlinearity.
+            NotImplementedError: for half precision, and a device other than the CPU.
+        """
+        if self.nonlinearity not in ("tanh", "relu"):
+            raise RuntimeError(f"Unknown nonlinearity: {self.nonlinearity}")
+        (h,) = self._step(f"rnn_{self.nonlinearity}", input, None if hx is None else (hx,))
+        return h
+
+
+class GRUCell(RecurrentCell):
+    """One step of the gated recurrent unit of Cho et al. (2014), reset after the product; a
+    drop-in for ``torch.nn.GRUCell``.
+
+    See :func:`rnncells.reference.gru` for the equations, and :class:`SimpleRNNCell` for the
+    arguments.
+    """
+
+    _torch_name = "GRUCell"
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__("gru", input_size, hidden_size, bias, device, dtype)
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        """Takes one step, as :meth:`SimpleRNNCell.forward` does."""
+        (h,) = self._step("gru", input, None if hx is None else (hx,))
+        return h
+
+
+class LSTMCell(RecurrentCell):
+    """One step of long short-term memory (Hochreiter and Schmidhuber 1997, with the forget gate of
+    Gers et al. 2000); a drop-in for ``torch.nn.LSTMCell``.
+
+    See :func:`rnncells.reference.lstm` for the equations, and :class:`SimpleRNNCell` for the
+    arguments.
+    """
+
+    _torch_name = "LSTMCell"
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__("lstm", input_size, hidden_size, bias, device, dtype)
+
+    def forward(
+        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Takes one step.
+
+        Args:
+            input: [B, I], or [I] for one sequence.
+            hx: the hidden state and memory cell (h, c) before the step, each [B, H] or [H]; zeros
+                where they are not given.
+
+        Returns:
+            (h', c') after the step, each [B, H] or [H].
+
+        Raises:
+            What :meth:`SimpleRNNCell.forward` raises.
+        """
+        if hx is not None:
+            require_pair(hx)
+        h, c = self._step("lstm", input, hx)
+        return h, c
+
+
+RNNCell = SimpleRNNCell

@@ -1,0 +1,209 @@
+"""What layers and cells check before anything runs, in torch.nn's words where torch.nn has them."""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+from collections.abc import Sequence
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+Shapes = list[tuple[str, tuple[int, ...]]]
+
+SUPPORTED_DTYPES = (torch.float32, torch.float64)
+SUPPORTED_DEVICES = ("cpu", "meta")
+
+
+def state_names(states: Sequence[object]) -> list[str]:
+    """What the caller calls the states: ``hx``, or ``hx[0]`` and so on where there are several."""
+    return ["hx"] if len(states) == 1 else [f"hx[{index}]" for index in range(len(states))]
+
+
+def require_tensor(name: str, value: object) -> None:
+    """Raises TypeError where the argument ``name`` is no tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a Tensor, got {type(value).__name__}")
+
+
+def require_pair(hx: object) -> None:
+    """Raises where an LSTM's initial states are no pair: TypeError, RuntimeError for their
+    number."""
+    if not isinstance(hx, (tuple, list)):
+        raise TypeError(f"hx: expected a pair of Tensors (h_0, c_0), got {type(hx).__name__}")
+    if len(hx) != 2:
+        raise RuntimeError(f"lstm expects two hidden states (h_0, c_0), got {len(hx)}")
+
+
+def check_engine(x: Tensor) -> None:
+    """Raises where no engine serves the input.
+
+    NotImplementedError for what may come (another device, half precision), TypeError for what has
+    no meaning here (integers, booleans, complex numbers).
+    """
+    if x.device.type not in SUPPORTED_DEVICES:
+        raise NotImplementedError(
+            f"input: expected a tensor on the CPU, got one on {x.device}; "
+            f"this build of rnncells has no {x.device.type.upper()} engine"
+        )
+    if x.dtype in (torch.float16, torch.bfloat16):
+        raise NotImplementedError(
+            f"input: expected torch.float32 or torch.float64, got {x.dtype}; "
+            "rnncells does not support half precision yet"
+        )
+    if x.dtype not in SUPPORTED_DTYPES:
+        raise TypeError(f"input: expected torch.float32 or torch.float64, got {x.dtype}")
+
+
+def read_parameters(module: Module, shapes: Shapes, x: Tensor) -> list[Tensor]:
+    """The module's parameters, each checked for its shape and for the dtype and device of the
+    input ``x``.
+
+    They are read by name on every call, because parametrisations and functional calls replace them.
+    """
+    parameters, dtype, device = module._parameters, x.dtype, x.device
+    values: list[Tensor] = []
+    for name, shape in shapes:
+        value: Tensor | None = parameters.get(name)
+        if value is None:
+            value = getattr(module, name, None)
+        if (
+            not isinstance(value, Tensor)
+            or value.shape != shape
+            or value.dtype != dtype
+            or value.device != device
+        ):
+            _refuse_parameter(name, value, shape, x)
+        values.append(value)
+    return values
+
+
+def _refuse_parameter(name: str, value: object, shape: tuple[int, ...], x: Tensor) -> NoReturn:
+    if not isinstance(value, Tensor):
+        found = "nothing" if value is None else type(value).__name__
+        raise TypeError(f"{name}: expected a Tensor of shape {list(shape)}, got {found}")
+    if value.dtype != x.dtype:
+        if name == "weight_ih_l0":
+            raise ValueError(
+                f"RNN input dtype ({x.dtype}) does not match weight dtype ({value.dtype}). Convert "
+                f"input: input.to({value.dtype}), or convert model: model.to({x.dtype})"
+            )
+        if name == "weight_ih":
+            raise RuntimeError(f"input: expected dtype {value.dtype} as {name} has, got {x.dtype}")
+        raise RuntimeError(f"{name}: expected dtype {x.dtype} as the input has, got {value.dtype}")
+    if value.device != x.device:
+        raise RuntimeError(
+            "Input and parameter tensors are not at the same device, found input tensor at "
+            f"{x.device} and parameter tensor at {value.device} ({name})"
+        )
+    raise RuntimeError(f"{name}: expected shape {list(shape)}, got {list(value.shape)}")
+
+
+def check_state_kind(name: str, state: Tensor, x: Tensor) -> None:
+    """Raises where an initial state's dtype or device is not the input's."""
+    if state.dtype != x.dtype:
+        raise RuntimeError(f"{name}: expected dtype {x.dtype} as the input has, got {state.dtype}")
+    if state.device != x.device:
+        raise RuntimeError(
+            "Input and hidden tensors are not at the same device, found input tensor at "
+            f"{x.device} and hidden tensor at {state.device} ({name})"
+        )
+
+
+def check_layer_state_ranks(states: Sequence[Tensor], rank: int) -> None:
+    """Raises where a layer's initial state is no tensor, or is batched unlike the input."""
+    for name, state in zip(state_names(states), states, strict=True):
+        require_tensor(name, state)
+    if all(state.dim() == rank for state in states):
+        return
+    kind = "batched" if rank == 3 else "unbatched"
+    ranks = [f"{state.dim()}-D" for state in states]
+    if len(states) == 1:
+        raise RuntimeError(
+            f"For {kind} {rank}-D input, hx should also be {rank}-D but got {ranks[0]} tensor"
+        )
+    raise RuntimeError(
+        f"For {kind} {rank}-D input, hx and cx should also be {rank}-D "
+        f"but got ({', '.join(ranks)}) tensors"
+    )
+
+
+def check_layer_states(states: Sequence[Tensor], expected: tuple[int, ...], x: Tensor) -> None:
+    """Raises where a layer's initial state is not of the shape ``expected`` and of the input's
+    kind."""
+    for index, state in enumerate(states):
+        if state.shape != expected:
+            which = "hidden" if len(states) == 1 else f"hidden[{index}]"
+            raise RuntimeError(f"Expected {which} size {expected}, got {list(state.shape)}")
+        if state.dtype != x.dtype or state.device != x.device:
+            check_state_kind(state_names(states)[index], state, x)
+
+
+def check_cell_state_ranks(torch_name: str, states: Sequence[Tensor], rank: int) -> None:
+    """Raises where a cell's initial state is no tensor, or is batched unlike the input."""
+    for name, state in zip(state_names(states), states, strict=True):
+        require_tensor(name, state)
+        if state.dim() not in (1, 2):
+            which = "hidden" if len(states) == 1 else name
+            raise ValueError(
+                f"{torch_name}: Expected {which} to be 1D or 2D, got {state.dim()}D instead"
+            )
+        if state.dim() != rank:
+            raise RuntimeError(
+                f"{torch_name}: for {rank}D input, {name} should also be {rank}D, "
+                f"got {state.dim()}D instead"
+            )
+
+
+def check_cell_states(states: Sequence[Tensor], x: Tensor, hidden_size: int) -> None:
+    """Raises where an initial state of a cell is not [B, H], or not of the input's kind."""
+    for index, state in enumerate(states):
+        if state.shape[1] != hidden_size:
+            raise RuntimeError(
+                f"hidden{index} has inconsistent hidden_size: got {state.shape[1]}, "
+                f"expected {hidden_size}"
+            )
+        if state.shape[0] != x.shape[0]:
+            raise RuntimeError(
+                f"Input batch size {x.shape[0]} doesn't match hidden{index} "
+                f"batch size {state.shape[0]}"
+            )
+        if state.dtype != x.dtype or state.device != x.device:
+            check_state_kind(state_names(states)[index], state, x)
+
+
+def check_layer_options(
+    input_size: int,
+    hidden_size: int,
+    num_layers: int,
+    bias: bool,
+    batch_first: bool,
+    dropout: float,
+    stacklevel: int,
+) -> None:
+    """A layer's options; the warning of a dropout that has no place goes ``stacklevel`` frames
+    up."""
+    if isinstance(dropout, bool) or not isinstance(dropout, numbers.Real) or not 0 <= dropout <= 1:
+        raise ValueError(
+            "dropout should be a number in range [0, 1] representing the probability of an "
+            "element being zeroed"
+        )
+    if dropout > 0 and num_layers == 1:
+        warnings.warn(
+            "dropout option adds dropout after all but last recurrent layer, so non-zero dropout "
+            f"expects num_layers greater than 1, but got dropout={dropout} and "
+            f"num_layers={num_layers}",
+            stacklevel=stacklevel + 1,
+        )
+    for name, flag in (("bias", bias), ("batch_first", batch_first)):
+        if not isinstance(flag, bool):
+            raise TypeError(f"{name} should be of type bool, got: {type(flag).__name__}")
+    for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
+        if not isinstance(size, int):
+            raise TypeError(f"{name} should be of type int, got: {type(size).__name__}")
+        if size <= 0:
+            raise ValueError(f"{name} must be greater than zero")
+    if num_layers <= 0:
+        raise ValueError("num_layers must be greater than zero")

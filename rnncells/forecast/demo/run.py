@@ -1,0 +1,43 @@
+"""The demo from its series to its files."""
+
+from __future__ import annotations
+
+import time
+from os import PathLike
+from pathlib import Path
+
+from rnncells.forecast.datasets import load_laguardia
+from rnncells.forecast.demo.compare import Comparison
+from rnncells.forecast.demo.report import describe, draw, summarise, write_numbers
+from rnncells.forecast.demo.task import DemoSettings, Task
+from rnncells.forecast.extras import require
+
+__all__ = ["run_demo"]
+
+
+def run_demo(out: str | PathLike[str], settings: DemoSettings | None = None) -> Comparison:
+    """Train, score, print the table, and write picture, table and numbers into ``out``.
+
+    Raises:
+        ImportError: lightning-fabric or matplotlib is not installed.
+        OSError: ``out`` cannot be made or written to.
+    """
+    begin = time.perf_counter()
+    for module in ("lightning_fabric", "matplotlib"):  # told now, not after a minute of training
+        require(module)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    task = Task(load_laguardia(), settings or DemoSettings())
+    text = describe(task)
+    print(text, end="\n\n", flush=True)
+    comparison = Comparison(task)
+    comparison.run_baselines()
+    comparison.run_networks()
+    summary = summarise(comparison)
+    print(summary, end="\n\n")
+    (folder / "scores.txt").write_text(f"{text}\n\n{summary}\n", encoding="utf-8")
+    write_numbers(comparison, folder / "scores.json")
+    draw(comparison, folder / "forecast.png")
+    print(f"Done in {time.perf_counter() - begin:.0f} s. The picture: {folder / 'forecast.png'}")
+    print(f"The table: {folder / 'scores.txt'}, {folder / 'scores.json'}")
+    return comparison

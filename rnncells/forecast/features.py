@@ -1,0 +1,47 @@
+"""Inputs made from a series: covariates carried over short gaps, and the hour of the day."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+
+import torch
+from torch import Tensor
+
+from rnncells.forecast.checks import check_positive
+
+__all__ = ["carry_forward", "hour_of_day"]
+
+
+def carry_forward(column: Tensor, limit: int) -> Tensor:
+    """Fill each NaN with the last value seen, at most ``limit`` steps old, else leave it.
+
+    It looks only back, so a forecaster at work could do the same. Meant for covariates: a target
+    that is missing stays missing.
+
+    Args:
+        column: [time], floating point.
+        limit: the oldest value taken, in time steps, at least 1.
+
+    Raises:
+        ValueError: a column that is not of rank 1, or a limit below one.
+    """
+    check_positive(limit=limit)
+    if column.dim() != 1:
+        raise ValueError(f"column: expected rank 1, [time], got shape {list(column.shape)}")
+    step = torch.arange(len(column), device=column.device)
+    seen = torch.where(column.isnan(), -1, step).cummax(0).values
+    near = (seen >= 0) & (step - seen <= limit)
+    return torch.where(near, column[seen.clamp(min=0)], column)
+
+
+def hour_of_day(times: Sequence[datetime]) -> Tensor:
+    """Sine and cosine of the time of day, [time, 2], float64: a clock without a jump at midnight.
+
+    Stamps in UTC keep step with the sun all year round, which local time with its summer time
+    does not.
+    """
+    turn = [2 * math.pi * (time.hour + time.minute / 60) / 24 for time in times]
+    angle = torch.tensor(turn, dtype=torch.float64)
+    return torch.stack([angle.sin(), angle.cos()], dim=1)

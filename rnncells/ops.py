@@ -1,0 +1,253 @@
+"""The operators as Python sees them: fake kernels, autograd and vmap.
+
+``torch.ops.rnncells.layer_forward(x, states, weights, cell, bidirectional, save)`` runs one layer
+with all its directions over whole sequences and returns ``(y, last, reserve)``;
+``torch.ops.rnncells.layer_backward(grad_y, grad_last, x, states, weights, y, reserve, cell,
+bidirectional, needs)`` is BPTT and returns the gradients asked for. Shapes (T time steps, B
+sequences, I inputs, H units, D directions, R reserve slots of the cell):
+
+- x [T, B, I] with any strides; y and grad_y [T, B, D * H];
+- states, last, grad_last: one [D, B, H] tensor for each state of the cell, or none (zeros);
+- weights: for each direction weight_ih [gates * H, I], weight_hh [gates * H, H] and, with biases,
+  bias_ih and bias_hh [gates * H];
+- reserve [D, T, B, R * H], or [0] where ``save`` is false;
+- needs: 0 or 1 for x, each state and each weight.
+
+float32 and float64, on the CPU. Errors are RuntimeErrors that name the argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnncells import _C, reference
+
+CELLS: dict[str, dict[str, int]] = _C.cells()
+
+layer_forward = torch.ops.rnncells.layer_forward.default
+layer_backward = torch.ops.rnncells.layer_backward.default
+
+Forward = tuple[Tensor, list[Tensor], Tensor]
+
+
+@torch.library.register_fake("rnncells::layer_forward")
+def _forward_fake(
+    x: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    cell: str,
+    bidirectional: bool,
+    save: bool,
+) -> Forward:
+    facts, directions = CELLS[cell], 2 if bidirectional else 1
+    (steps, batch, _), units = x.shape, weights[1].shape[1]
+    y = x.new_empty((steps, batch, directions * units))
+    last = [x.new_empty((directions, batch, units)) for _ in range(facts["states"])]
+    if not save:
+        return y, last, x.new_empty((0,))
+    return y, last, x.new_empty((directions, steps, batch, facts["reserve"] * units))
+
+
+@torch.library.register_fake("rnncells::layer_backward")
+def _backward_fake(
+    grad_y: Tensor | None,
+    grad_last: Sequence[Tensor],
+    x: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    y: Tensor,
+    reserve: Tensor,
+    cell: str,
+    bidirectional: bool,
+    needs: Sequence[int],
+) -> list[Tensor]:
+    inputs = [x, *states, *weights]
+    return [x.new_empty(t.shape) for t, needed in zip(inputs, needs, strict=True) if needed]
+
+
+def gradients(
+    backward: Callable[..., list[Tensor]],
+    saved: Sequence[Any],
+    grad_y: Tensor | None,
+    grad_last: Sequence[Tensor | None],
+    needs: Sequence[bool],
+) -> list[Tensor | None]:
+    """Call ``backward`` for the gradients needed of x, each state and each weight.
+
+    ``saved`` is (x, states, weights, y, reserve, cell, bidirectional). Outputs without a gradient
+    count as zero; where none has one, so have the inputs.
+    """
+    given = [g for g in grad_last if g is not None]
+    if not any(needs) or (grad_y is None and not given):
+        return [None] * len(needs)
+    if given:
+        given = [torch.zeros_like(given[0]) if g is None else g for g in grad_last]
+    found = iter(backward(grad_y, given, *saved, [int(needed) for needed in needs]))
+    return [next(found) if needed else None for needed in needs]
+
+
+def _forward_context(ctx: Any, inputs: tuple[Any, ...], output: Forward) -> None:
+    x, states, weights, ctx.cell, ctx.bidirectional, ctx.kept = inputs
+    y, _, reserve = output
+    ctx.counts = len(states), len(weights)
+    ctx.save_for_backward(x, *states, *weights, y, reserve)
+    ctx.set_materialize_grads(False)
+
+
+def _forward_gradient(
+    ctx: Any, grad_y: Tensor | None, grad_last: Sequence[Tensor | None], grad_reserve: Tensor | None
+) -> tuple[Any, ...]:
+    x, *rest = ctx.saved_tensors
+    *rest, y, reserve = rest
+    states, weights = rest[: ctx.counts[0]], rest[ctx.counts[0] :]
+    if not ctx.kept:
+        _, _, reserve = layer_forward(x, states, weights, ctx.cell, ctx.bidirectional, True)
+    need_x, need_states, need_weights, *_ = ctx.needs_input_grad
+    needs = [need_x, *_flags(need_states, states), *_flags(need_weights, weights)]
+    saved = x, states, weights, y, reserve, ctx.cell, ctx.bidirectional
+    found = gradients(layer_backward, saved, grad_y, grad_last or [], needs)
+    split = 1 + len(states)
+    return found[0], found[1:split], found[split:], None, None, None
+
+
+def _flags(needed: Any, tensors: Sequence[Tensor]) -> list[bool]:
+    """Whether each tensor of a list argument needs a gradient."""
+    return list(needed) if isinstance(needed, (list, tuple)) else [bool(needed)] * len(tensors)
+
+
+def _backward_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    grad_y, grad_last, x, states, weights, y, reserve, ctx.cell, ctx.bidirectional, needs = inputs
+    ctx.needs = list(needs)
+    ctx.counts = len(grad_last), len(states), len(weights)
+    ctx.has_grad_y = grad_y is not None
+    ctx.save_for_backward(*([grad_y] if ctx.has_grad_y else []), *grad_last, x, *states, *weights)
+
+
+def _backward_gradient(ctx: Any, grads: Sequence[Tensor]) -> tuple[Any, ...]:
+    """Derive BPTT, by differentiating the reference twice."""
+    tensors = list(ctx.saved_tensors)
+    outputs = int(ctx.has_grad_y) + ctx.counts[0]
+    grad_outputs, inputs = tensors[:outputs], tensors[outputs:]
+    states_end = 1 + ctx.counts[1]
+
+    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+        states, weights = inputs[1:states_end], inputs[states_end:]
+        y, last = reference.layer(
+            inputs[0], list(states), list(weights), ctx.cell, ctx.bidirectional
+        )
+        return (*([y] if ctx.has_grad_y else []), *(last if ctx.counts[0] else []))
+
+    def first(*tensors: Tensor) -> list[Tensor]:
+        _, pull = torch.func.vjp(run, *tensors[outputs:])
+        found = pull(tensors[:outputs])
+        return [g for g, needed in zip(found, ctx.needs, strict=True) if needed]
+
+    _, pull = torch.func.vjp(first, *grad_outputs, *inputs)
+    found = list(pull(list(grads)))
+    grad_y = found.pop(0) if ctx.has_grad_y else None
+    grad_last, found = found[: ctx.counts[0]], found[ctx.counts[0] :]
+    states, weights = found[1:states_end], found[states_end:]
+    # y and reserve are functions of the inputs: their share of the derivative is in those above.
+    return grad_y, grad_last, found[0], states, weights, None, None, None, None, None
+
+
+torch.library.register_autograd(
+    "rnncells::layer_forward", _forward_gradient, setup_context=_forward_context
+)
+torch.library.register_autograd(
+    "rnncells::layer_backward", _backward_gradient, setup_context=_backward_context
+)
+
+
+def _sample(argument: Any, dim: Any, index: int) -> Any:
+    """Take one sample of an argument (a tensor, a list of tensors, or anything else)."""
+    if isinstance(argument, (list, tuple)) and isinstance(dim, (list, tuple)):
+        return [_sample(a, d, index) for a, d in zip(argument, dim, strict=True)]
+    return argument if dim is None else argument.select(dim, index)
+
+
+def _batched(dim: Any) -> bool:
+    if isinstance(dim, (list, tuple)):
+        return any(_batched(d) for d in dim)
+    return dim is not None
+
+
+def _fold(tensor: Tensor, dim: int | None, samples: int, place: int) -> Tensor:
+    """Make the vmapped dimension part of the batch, which is at ``place`` without it."""
+    if dim is None:
+        tensor = tensor.unsqueeze(place)
+        tensor = tensor.expand(*tensor.shape[:place], samples, *tensor.shape[place + 1 :])
+    else:
+        tensor = tensor.movedim(dim, place)
+    return tensor.flatten(place, place + 1)
+
+
+def _fold_all(
+    tensors: Sequence[Tensor], dims: Sequence[int | None] | None, samples: int, place: int
+) -> list[Tensor]:
+    dims = dims if dims is not None else [None] * len(tensors)
+    return [_fold(t, d, samples, place) for t, d in zip(tensors, dims, strict=True)]
+
+
+def _unfold(tensor: Tensor, samples: int, place: int) -> Tensor:
+    return tensor.unflatten(place, (samples, tensor.shape[place] // samples))
+
+
+def _forward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Forward, Any]:
+    x, states, weights, cell, bidirectional, save = arguments
+    samples = info.batch_size
+    count = CELLS[cell]["states"]
+    if _batched(in_dims[2]):  # each sample has weights of its own
+        runs = [
+            layer_forward(
+                *(_sample(a, d, i) for a, d in zip(arguments[:3], in_dims[:3], strict=True)),
+                cell,
+                bidirectional,
+                save,
+            )
+            for i in range(samples)
+        ]
+        y = torch.stack([run[0] for run in runs])
+        last = [torch.stack(states) for states in zip(*(run[1] for run in runs), strict=True)]
+        return (y, last, torch.stack([run[2] for run in runs])), (0, [0] * count, 0)
+    x = _fold(x, in_dims[0], samples, 1)
+    states = _fold_all(states, in_dims[1], samples, 1)
+    y, last, reserve = layer_forward(x, states, weights, cell, bidirectional, save)
+    y = _unfold(y, samples, 1)
+    last = [_unfold(state, samples, 1) for state in last]
+    if not save:
+        return (y, last, reserve), (1, [1] * count, None)
+    return (y, last, _unfold(reserve, samples, 2)), (1, [1] * count, 2)
+
+
+def _backward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
+    grad_y, grad_last, x, states, weights, y, reserve, cell, bidirectional, needs = arguments
+    samples, before_weights = info.batch_size, 1 + len(states)
+    if _batched(in_dims[4]) or any(needs[before_weights:]):  # weight gradients differ by sample
+        runs = [
+            layer_backward(*(_sample(a, d, i) for a, d in zip(arguments, in_dims, strict=True)))
+            for i in range(samples)
+        ]
+        found = [torch.stack(list(grads)) for grads in zip(*runs, strict=True)]
+        return found, [0] * len(found)
+    found = layer_backward(
+        None if grad_y is None else _fold(grad_y, in_dims[0], samples, 1),
+        _fold_all(grad_last, in_dims[1], samples, 1),
+        _fold(x, in_dims[2], samples, 1),
+        _fold_all(states, in_dims[3], samples, 1),
+        weights,
+        _fold(y, in_dims[5], samples, 1).contiguous(),
+        _fold(reserve, in_dims[6], samples, 2).contiguous(),
+        cell,
+        bidirectional,
+        needs,
+    )
+    return [_unfold(g, samples, 1) for g in found], [1] * len(found)
+
+
+torch.library.register_vmap("rnncells::layer_forward", _forward_vmap)
+torch.library.register_vmap("rnncells::layer_backward", _backward_vmap)

@@ -1,0 +1,57 @@
+"""Pictures: what is drawn where, and a PNG at the end."""
+
+from __future__ import annotations
+
+import struct
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import torch
+
+from rnncells.forecast import draw_error_by_horizon, draw_forecasts, picture
+from rnncells.forecast.plot import colours_of
+
+pytest.importorskip("matplotlib")
+
+TIMES = [datetime(2013, 1, 1, tzinfo=UTC) + timedelta(hours=i) for i in range(60)]
+TRUTH = torch.arange(60.0).sin()
+
+
+def test_forecasts_lie_where_they_belong(tmp_path: Path) -> None:
+    forecasts = {"model": torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])}
+    with picture(tmp_path / "p.png", rows=(3,)) as (axes,):
+        draw_forecasts(
+            axes, TIMES, TRUTH, [10, 40], forecasts, {"model": "red"}, title="T", unit="U"
+        )
+        truth, first, second = axes.lines[:3]
+        assert truth.get_ydata().tolist() == TRUTH.tolist()
+        assert list(first.get_xdata(orig=True)) == TIMES[10:13]
+        assert list(second.get_xdata(orig=True)) == TIMES[40:43]
+        assert second.get_ydata().tolist() == [4, 5, 6]
+        assert (axes.get_title(loc="left"), axes.get_ylabel()) == ("T", "U")
+        legend = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert legend == ["truth", "model", "forecast made"]
+
+
+def test_error_is_drawn_from_one_step_ahead(tmp_path: Path) -> None:
+    with picture(tmp_path / "p.png", rows=(2, 2)) as (_, axes):
+        errors = {"a": torch.tensor([1.0, 2.0])}
+        draw_error_by_horizon(axes, errors, {"a": "red"}, title="T", unit="U", step="hours")
+        assert list(axes.lines[0].get_xdata()) == [1, 2]
+        assert axes.get_xlabel() == "hours"
+
+
+def test_file_is_a_png_of_the_size_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    with picture(path, rows=(2, 3)) as axes:
+        assert len(axes) == 2
+    data = path.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", data[16:24]) == (11 * 120, 5 * 120)
+
+
+def test_each_label_has_its_own_colour() -> None:
+    colours = colours_of(["a", "b", "c"])
+    assert list(colours) == ["a", "b", "c"]
+    assert len(set(colours.values())) == 3
