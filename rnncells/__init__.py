@@ -3,7 +3,7 @@
 import torch as _torch  # noqa: F401  the extension needs torch's libraries loaded
 
 try:
-    import rnncells._C
+    import rnncells._C  # noqa: F401
 except ModuleNotFoundError as error:
     raise ImportError(
         "rnncells: the compiled extension rnncells._C is missing; build it with "

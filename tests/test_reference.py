@@ -109,9 +109,8 @@ def test_twice_differentiable(cell: str) -> None:
     assert torch.autograd.gradgradcheck(run, inputs)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "mgu"])
-def test_traceable(cell: str) -> None:
-    problem = make_problem(cell, 3, 2, 2, 2, bidirectional=True)
+def test_traceable() -> None:
+    problem = make_problem("lstm", 3, 2, 2, 2, bidirectional=True)
     traced = torch.compile(reference.layer, fullgraph=True, backend="eager")
     expected = evaluate(reference.layer, problem)
     # The same operations in the same order: the same bits.
