@@ -17,7 +17,7 @@ def draw(path: Path, caption: str, rows: list[dict[str, Any]]) -> Path | None:
     except ImportError:
         return None
     shapes = list(dict.fromkeys(row["shape"] for row in rows))
-    figure = Figure(figsize=(11, 1.8 + 0.42 * len(shapes)), layout="constrained")
+    figure = Figure(figsize=(11, 2.1 + 0.42 * len(shapes)), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for axis, (mode, title) in zip(axes, TITLES.items(), strict=True):
         for offset, cell in zip((-0.22, 0, 0.22), CELLS, strict=True):
@@ -48,7 +48,8 @@ def draw(path: Path, caption: str, rows: list[dict[str, Any]]) -> Path | None:
     axes[0].set_yticks(range(len(shapes)), shapes)
     axes[0].set_ylabel("T, B, I, H")
     axes[0].invert_yaxis()
-    axes[1].legend(loc="best", frameon=False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(CELLS), frameon=False)
     figure.suptitle(caption, fontsize=8, color="0.35")
     figure.savefig(path, dpi=130)
     return path

@@ -10,6 +10,8 @@
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <optional>
+#include <sstream>
+#include <stdexcept>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -22,6 +24,21 @@ namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+
+template <class... Part>
+[[noreturn]] void refuse(const Part&... parts) {
+  std::ostringstream message;
+  message << "rnncells: ";
+  (message << ... << parts);
+  throw std::runtime_error(message.str());
+}
+
+// Torch's own check would put this file's path before the message. A macro, so that the message is
+// made only where it is needed.
+#define RNNCELLS_REQUIRE(condition, ...)   \
+  do {                                     \
+    if (!(condition)) refuse(__VA_ARGS__); \
+  } while (false)
 
 std::string text(const std::vector<int64_t>& sizes) {
   std::string out = "[";
@@ -49,6 +66,10 @@ Tensor empty(const std::vector<int64_t>& sizes, ScalarType dtype) {
   return Tensor(handle);
 }
 
+Tensor as_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
 void run_on_torch_threads(int64_t n, Pool::Body body, void* context) {
   TORCH_ERROR_CODE_CHECK(torch_parallel_for(0, n, 1, body, context));
 }
@@ -63,7 +84,7 @@ const CellEngine& engine_of(const std::string& cell) {
     if (cell == engine.facts.name) return engine;
     known += (known.empty() ? "" : ", ") + std::string(engine.facts.name);
   }
-  STD_TORCH_CHECK(false, "rnncells: unknown cell '", cell, "'; known: ", known);
+  refuse("unknown cell '", cell, "'; known: ", known);
 }
 
 // The tensors of one call, checked, and the sizes read off them.
@@ -81,13 +102,13 @@ struct Layer {
 
   void check(const Tensor& tensor, const std::string& name,
              const std::vector<int64_t>& expected) const {
-    STD_TORCH_CHECK(tensor.is_cpu(), "rnncells: ", name, " must be on the CPU, where the input is");
-    STD_TORCH_CHECK(tensor.scalar_type() == dtype, "rnncells: ", name, " must have the input's ",
-                    "dtype ", torch::headeronly::toString(dtype), ", got ",
-                    torch::headeronly::toString(tensor.scalar_type()));
+    RNNCELLS_REQUIRE(tensor.is_cpu(), name, " must be on the CPU, where the input is");
+    RNNCELLS_REQUIRE(tensor.scalar_type() == dtype, name, " must have the input's ", "dtype ",
+                     torch::headeronly::toString(dtype), ", got ",
+                     torch::headeronly::toString(tensor.scalar_type()));
     const std::vector<int64_t> sizes = sizes_of(tensor);
-    STD_TORCH_CHECK(sizes == expected, "rnncells: ", name, " must have shape ", text(expected),
-                    ", got ", text(sizes));
+    RNNCELLS_REQUIRE(sizes == expected, name, " must have shape ", text(expected), ", got ",
+                     text(sizes));
   }
 
   Layer(const Tensor& input, const std::vector<Tensor>& given_states,
@@ -99,21 +120,20 @@ struct Layer {
         x(input),
         weights(given_weights),
         bias(static_cast<int64_t>(given_weights.size()) == 4 * directions) {
-    STD_TORCH_CHECK(x.is_cpu(), "rnncells: the input is not on the CPU, and this build has no ",
-                    "engine for its device");
-    STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double,
-                    "rnncells: the input must be float32 or float64, got ",
-                    torch::headeronly::toString(dtype));
-    STD_TORCH_CHECK(x.dim() == 3, "rnncells: the input must have shape [T, B, I], got ",
-                    text(sizes_of(x)));
+    RNNCELLS_REQUIRE(x.is_cpu(), "the input is not on the CPU, and this build has no ",
+                     "engine for its device");
+    RNNCELLS_REQUIRE(dtype == ScalarType::Float || dtype == ScalarType::Double,
+                     "the input must be float32 or float64, got ",
+                     torch::headeronly::toString(dtype));
+    RNNCELLS_REQUIRE(x.dim() == 3, "the input must have shape [T, B, I], got ", text(sizes_of(x)));
     const auto count = static_cast<int64_t>(weights.size());
-    STD_TORCH_CHECK(bias || count == 2 * directions, "rnncells: expected 2 weights (without ",
-                    "biases) or 4 for each of ", directions, " directions, got ", count);
-    STD_TORCH_CHECK(weights[1].dim() == 2, "rnncells: weight_hh must have two dimensions, got ",
-                    text(sizes_of(weights[1])));
+    RNNCELLS_REQUIRE(bias || count == 2 * directions, "expected 2 weights (without ",
+                     "biases) or 4 for each of ", directions, " directions, got ", count);
+    RNNCELLS_REQUIRE(weights[1].dim() == 2, "weight_hh must have two dimensions, got ",
+                     text(sizes_of(weights[1])));
     size = {x.size(0), x.size(1), x.size(2), weights[1].size(1)};
-    STD_TORCH_CHECK(size.steps > 0, "rnncells: the input has no time steps");
-    STD_TORCH_CHECK(size.units > 0, "rnncells: weight_hh has no units");
+    RNNCELLS_REQUIRE(size.steps > 0, "the input has no time steps");
+    RNNCELLS_REQUIRE(size.units > 0, "weight_hh has no units");
     const int64_t rows = engine.facts.gates * size.units;
     for (int64_t d = 0; d < directions; ++d) {
       const int64_t first = d * weights_per_direction();
@@ -139,12 +159,12 @@ struct Layer {
   // None, or one for each state of the cell; contiguous.
   std::vector<Tensor> checked_states(const std::vector<Tensor>& given, const char* name) const {
     const auto count = static_cast<int64_t>(given.size());
-    STD_TORCH_CHECK(count == 0 || count == engine.facts.states, "rnncells: expected ",
-                    engine.facts.states, " tensors (", name, ") or none, got ", count);
+    RNNCELLS_REQUIRE(count == 0 || count == engine.facts.states, "expected ", engine.facts.states,
+                     " tensors (", name, ") or none, got ", count);
     std::vector<Tensor> result;
     for (int64_t i = 0; i < count; ++i) {
       check(given[i], std::string(name) + " " + std::to_string(i), state_sizes());
-      result.push_back(given[i].is_contiguous() ? given[i] : torch::stable::contiguous(given[i]));
+      result.push_back(as_contiguous(given[i]));
     }
     return result;
   }
@@ -250,8 +270,8 @@ struct Gradients {
 
   Gradients(const Layer& layer, const std::vector<int64_t>& needs) {
     const size_t count = 1 + layer.states.size() + layer.weights.size();
-    STD_TORCH_CHECK(needs.size() == count, "rnncells: needs must have ", count, " entries, got ",
-                    needs.size());
+    RNNCELLS_REQUIRE(needs.size() == count, "needs must have ", count, " entries, got ",
+                     needs.size());
     asked.reserve(count);  // the pointers below stay valid
     size_t next = 0;
     const auto make = [&](const std::vector<int64_t>& sizes) -> const Tensor* {
@@ -312,8 +332,6 @@ std::vector<Tensor> layer_backward(const std::optional<Tensor>& y_gradient,
   const Layer layer(x, states, weights, cell, bidirectional);
   layer.check(y, "y", layer.output_sizes());
   layer.check(reserve, "reserve", layer.reserve_sizes());
-  STD_TORCH_CHECK(y.is_contiguous() && reserve.is_contiguous(),
-                  "rnncells: y and reserve must be what layer_forward returned");
   const std::vector<Tensor> last = layer.checked_states(last_gradient, "grad_last");
   std::optional<Tensor> rows = y_gradient;  // with unit stride along H
   if (rows.has_value()) {
@@ -327,9 +345,9 @@ std::vector<Tensor> layer_backward(const std::optional<Tensor>& y_gradient,
   }
   const Tensor* given = rows.has_value() ? &*rows : nullptr;
   if (layer.dtype == ScalarType::Float) {
-    run_backward<float>(layer, y, reserve, given, last, gradients);
+    run_backward<float>(layer, as_contiguous(y), as_contiguous(reserve), given, last, gradients);
   } else {
-    run_backward<double>(layer, y, reserve, given, last, gradients);
+    run_backward<double>(layer, as_contiguous(y), as_contiguous(reserve), given, last, gradients);
   }
   return gradients.asked;
 }

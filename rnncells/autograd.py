@@ -1,8 +1,8 @@
-"""One layer call: the operator with a lean autograd node around it.
+"""One layer call: the operator with the autograd node that suits the caller.
 
 An operator with registered autograd costs about twice as much per call as an autograd Function
-around the same operator below autograd; so eager calls take the Function, and everything that has
-to see through a call (torch.compile, torch.export, torch.func) takes the operator itself.
+around the same operator below autograd, so eager calls take a lean Function. torch.compile and
+torch.export trace the operator itself. torch.func needs Functions of its own form.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+from torch.autograd import Function, forward_ad
 
-from rnncells.ops import gradients, layer_backward, layer_forward
+from rnncells.ops import differentiate_twice, gradients, layer_backward, layer_forward
 
 BelowAutograd = torch._C._AutoDispatchBelowAutograd
 
 
-class _LayerFunction(torch.autograd.Function):
+class _EagerLayer(Function):
     @staticmethod
     def forward(
         ctx: Any, cell: str, bidirectional: bool, states: int, x: Tensor, *tensors: Tensor
@@ -47,6 +47,76 @@ class _LayerFunction(torch.autograd.Function):
         return (None, None, None, *found)
 
 
+class _TransformedLayer(Function):
+    """The same for torch.func, which wants the context set up apart from the forward pass."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        cell: str, bidirectional: bool, states: int, x: Tensor, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        given, weights = list(tensors[:states]), list(tensors[states:])
+        y, last, reserve = layer_forward(x, given, weights, cell, bidirectional, True)
+        return (y, *last, reserve)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.cell, ctx.bidirectional, ctx.states, *tensors = inputs
+        ctx.mark_non_differentiable(output[-1])
+        ctx.save_for_backward(*tensors, output[0], output[-1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, *tensors, y, reserve = ctx.saved_tensors
+        needs = [int(needed) for needed in ctx.needs_input_grad[3:]]
+        found = iter(
+            _TransformedBackward.apply(
+                ctx.cell, ctx.bidirectional, ctx.states, needs, reserve, y, *grads[:-1], x, *tensors
+            )
+        )
+        return (None, None, None, *(next(found) if needed else None for needed in needs))
+
+
+class _TransformedBackward(Function):
+    """BPTT for torch.func: ``tensors`` are the gradients of y and of each last state, x, the
+    initial states, the weights."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        cell: str,
+        bidirectional: bool,
+        states: int,
+        needs: list[int],
+        reserve: Tensor,
+        y: Tensor,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, ...]:
+        split = len(tensors) - len(needs)  # x, states and weights come last, one need each
+        grad_y, *grad_last = tensors[:split]
+        x, *rest = tensors[split:]
+        given, weights = rest[:states], rest[states:]
+        saved = x, given, weights, y, reserve, cell, bidirectional
+        return tuple(layer_backward(grad_y, grad_last, *saved, needs))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.cell, ctx.bidirectional, ctx.states, ctx.needs, _, _, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        tensors = ctx.saved_tensors
+        split = len(tensors) - len(ctx.needs)
+        found = differentiate_twice(
+            ctx.cell, ctx.bidirectional, ctx.states, ctx.needs, tensors[:split], tensors[split:],
+            grads,
+        )  # fmt: skip
+        return (None, None, None, None, None, None, *found)
+
+
 def run_layer(
     x: Tensor,
     states: Sequence[Tensor],
@@ -66,22 +136,28 @@ def run_layer(
         bidirectional: whether a second direction (D = 2) runs from the last time step to the first.
 
     Returns:
-        The output [T, B, D * H] and the last states, [D, B, H] each. Differentiable, also twice.
+        The output [T, B, D * H] and the last states, [D, B, H] each. Differentiable, also twice,
+        and under torch.func's grad, vjp and vmap.
 
     Raises:
         RuntimeError: a tensor has the wrong shape, dtype (float32 and float64 are supported) or
-            device (the CPU is).
+            device (the CPU is); or torch.func asks for forward-mode derivatives.
         NotImplementedError: an input carries a forward-mode tangent.
     """
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling():
         save = torch.is_grad_enabled()
         y, last, _ = layer_forward(x, list(states), list(weights), cell, bidirectional, save)
+        return y, last
+    if torch._C._are_functorch_transforms_active():
+        y, *last, _ = _TransformedLayer.apply(
+            cell, bidirectional, len(states), x, *states, *weights
+        )
         return y, last
     inputs = (x, *states, *weights)
     if forward_ad._current_level >= 0:
         _refuse_tangents(inputs)
-    if torch.is_grad_enabled() and any([t.requires_grad for t in inputs]):
-        y, *last = _LayerFunction.apply(cell, bidirectional, len(states), *inputs)
+    if torch.is_grad_enabled() and any([t.requires_grad for t in inputs]):  # noqa: C419  quicker
+        y, *last = _EagerLayer.apply(cell, bidirectional, len(states), *inputs)
         return y, last
     with BelowAutograd():
         y, last, _ = layer_forward(x, list(states), list(weights), cell, bidirectional, False)

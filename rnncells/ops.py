@@ -120,39 +120,70 @@ def _flags(needed: Any, tensors: Sequence[Tensor]) -> list[bool]:
 
 
 def _backward_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    grad_y, grad_last, x, states, weights, y, reserve, ctx.cell, ctx.bidirectional, needs = inputs
+    grad_y, grad_last, x, states, weights, _, _, ctx.cell, ctx.bidirectional, needs = inputs
     ctx.needs = list(needs)
     ctx.counts = len(grad_last), len(states), len(weights)
     ctx.has_grad_y = grad_y is not None
     ctx.save_for_backward(*([grad_y] if ctx.has_grad_y else []), *grad_last, x, *states, *weights)
 
 
+def differentiate_twice(
+    cell: str,
+    bidirectional: bool,
+    states: int,
+    needs: Sequence[int],
+    grad_outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    has_grad_y: bool = True,
+) -> list[Tensor]:
+    """Derive BPTT, by differentiating the reference twice.
+
+    Args:
+        cell, bidirectional: as for the operators; ``states`` tensors of ``inputs`` are states.
+        needs: which inputs' gradients BPTT was asked for.
+        grad_outputs: what it was given: the gradients of y (unless ``has_grad_y`` is false) and of
+            each last state, or of none of them.
+        inputs: x, the states, the weights.
+        grads: the gradients of what it returned.
+
+    Returns:
+        The gradients of ``grad_outputs`` and of ``inputs``. y and the reserve are functions of the
+        inputs, and their share is in those.
+    """
+
+    def run(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        given, weights = list(rest[:states]), list(rest[states:])
+        y, last = reference.layer(x, given, weights, cell, bidirectional)
+        outputs = [y, *last] if has_grad_y else list(last)
+        return tuple(outputs[: len(grad_outputs)])
+
+    def bptt(*tensors: Tensor) -> list[Tensor]:
+        _, pull = torch.func.vjp(run, *tensors[len(grad_outputs) :])
+        found = pull(tensors[: len(grad_outputs)])
+        return [g for g, needed in zip(found, needs, strict=True) if needed]
+
+    _, pull = torch.func.vjp(bptt, *grad_outputs, *inputs)
+    return list(pull(list(grads)))
+
+
 def _backward_gradient(ctx: Any, grads: Sequence[Tensor]) -> tuple[Any, ...]:
-    """Derive BPTT, by differentiating the reference twice."""
-    tensors = list(ctx.saved_tensors)
     outputs = int(ctx.has_grad_y) + ctx.counts[0]
-    grad_outputs, inputs = tensors[:outputs], tensors[outputs:]
-    states_end = 1 + ctx.counts[1]
-
-    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-        states, weights = inputs[1:states_end], inputs[states_end:]
-        y, last = reference.layer(
-            inputs[0], list(states), list(weights), ctx.cell, ctx.bidirectional
-        )
-        return (*([y] if ctx.has_grad_y else []), *(last if ctx.counts[0] else []))
-
-    def first(*tensors: Tensor) -> list[Tensor]:
-        _, pull = torch.func.vjp(run, *tensors[outputs:])
-        found = pull(tensors[:outputs])
-        return [g for g, needed in zip(found, ctx.needs, strict=True) if needed]
-
-    _, pull = torch.func.vjp(first, *grad_outputs, *inputs)
-    found = list(pull(list(grads)))
+    grad_outputs, inputs = ctx.saved_tensors[:outputs], ctx.saved_tensors[outputs:]
+    found = differentiate_twice(
+        ctx.cell,
+        ctx.bidirectional,
+        ctx.counts[1],
+        ctx.needs,
+        grad_outputs,
+        inputs,
+        grads,
+        ctx.has_grad_y,
+    )
     grad_y = found.pop(0) if ctx.has_grad_y else None
-    grad_last, found = found[: ctx.counts[0]], found[ctx.counts[0] :]
-    states, weights = found[1:states_end], found[states_end:]
-    # y and reserve are functions of the inputs: their share of the derivative is in those above.
-    return grad_y, grad_last, found[0], states, weights, None, None, None, None, None
+    grad_last, (x, *rest) = found[: ctx.counts[0]], found[ctx.counts[0] :]
+    states, weights = rest[: ctx.counts[1]], rest[ctx.counts[1] :]
+    return grad_y, grad_last, x, states, weights, None, None, None, None, None
 
 
 torch.library.register_autograd(
@@ -240,8 +271,8 @@ def _backward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tupl
         _fold(x, in_dims[2], samples, 1),
         _fold_all(states, in_dims[3], samples, 1),
         weights,
-        _fold(y, in_dims[5], samples, 1).contiguous(),
-        _fold(reserve, in_dims[6], samples, 2).contiguous(),
+        _fold(y, in_dims[5], samples, 1),
+        _fold(reserve, in_dims[6], samples, 2),
         cell,
         bidirectional,
         needs,

@@ -96,6 +96,7 @@ def test_baselines_alone(task: Task) -> None:
 def test_short_demo_from_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("lightning_fabric")
     pytest.importorskip("matplotlib")
+    torch.set_num_threads(2)
     comparisons = []
     for folder in (tmp_path / "a" / "b", tmp_path / "again"):
         comparisons.append(run_demo(folder, SHORT))
@@ -106,9 +107,11 @@ def test_short_demo_from_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixture
         assert table.rstrip() in shown.out
         assert (folder / "forecast.png").read_bytes().startswith(b"\x89PNG")
         record = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+        assert record["threads"] == 1
         assert len(record["scores"]) == 9
         for score in record["scores"]:
             assert f"{score['mae']:.3f}" in table
+    assert torch.get_num_threads() == 2
     first, again = comparisons
     models = [(score.model, score.layers) for score in first.scores]
     networks = [

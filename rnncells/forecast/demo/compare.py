@@ -112,7 +112,7 @@ class Comparison:
         ]
         for cell in NETWORKS.values():
             for net in self._twins(cell).values():
-                fit(net, few[0], few[1], Training(epochs=1))
+                fit(net, few[0], few[1], Training(epochs=1), label="warm-up")
 
     def _score(
         self,

@@ -54,7 +54,7 @@ def summarise(comparison: Comparison) -> str:
             "",
             format_table(comparison.scores, UNIT),
             "",
-            f"Training time, torch.nn's layers over ours: {', '.join(ratios)}",
+            f"Training time in one thread, torch.nn's layers over ours: {', '.join(ratios)}",
         ]
     )
 

@@ -1,0 +1,115 @@
+"""torch.func: gradients, per-sample ones, vmap, second derivatives; forward mode is refused."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.func import grad, jvp, vmap
+
+from rnncells import reference
+from rnncells.autograd import run_layer
+from rnncells.ops import CELLS
+
+Run = Callable[..., tuple[Tensor, list[Tensor]]]
+STEPS, BATCH, INPUTS, UNITS, SAMPLES = 4, 3, 2, 5, 6
+
+
+class Problem:
+    """A layer in float64, and a loss that every output enters."""
+
+    def __init__(self, cell: str, bidirectional: bool) -> None:
+        generator = torch.Generator().manual_seed(0)
+
+        def draw(*shape: int) -> Tensor:
+            return 0.5 * torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+        directions, rows = 1 + bidirectional, CELLS[cell]["gates"] * UNITS
+        self.cell, self.bidirectional, self.count = cell, bidirectional, CELLS[cell]["states"]
+        self.x = draw(STEPS, BATCH, INPUTS)
+        self.samples = draw(SAMPLES, STEPS, BATCH, INPUTS)
+        self.rest = [draw(directions, BATCH, UNITS) for _ in range(self.count)]
+        for _ in range(directions):
+            self.rest += [draw(rows, INPUTS), draw(rows, UNITS), draw(rows), draw(rows)]
+
+    def loss(self, run: Run) -> Callable[..., Tensor]:
+        def value(x: Tensor, *rest: Tensor) -> Tensor:
+            states, weights = list(rest[: self.count]), list(rest[self.count :])
+            y, last = run(x, states, weights, self.cell, self.bidirectional)
+            return (y**2).sum() + sum((state**3).sum() for state in last)
+
+        return value
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        return tuple(range(1 + len(self.rest)))
+
+
+@pytest.fixture(params=[(cell, both) for cell in CELLS for both in (False, True)], ids=str)
+def problem(request: pytest.FixtureRequest) -> Problem:
+    return Problem(*request.param)
+
+
+def same(ours: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
+    # Sums of at most a few hundred terms of order one in float64: far inside these.
+    torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_grad(problem: Problem) -> None:
+    def take(run: Run) -> tuple[Tensor, ...]:
+        return grad(problem.loss(run), problem.all)(problem.x, *problem.rest)
+
+    same(take(run_layer), take(reference.layer))
+
+
+def test_per_sample_gradients(problem: Problem) -> None:
+    def take(run: Run) -> tuple[Tensor, ...]:
+        one = grad(problem.loss(run), problem.all)
+        return vmap(one, in_dims=(0, *[None] * len(problem.rest)))(problem.samples, *problem.rest)
+
+    same(take(run_layer), take(reference.layer))
+
+
+def test_gradient_of_a_vmap(problem: Problem) -> None:
+    def take(run: Run) -> tuple[Tensor, ...]:
+        def total(*rest: Tensor) -> Tensor:
+            return vmap(lambda x: problem.loss(run)(x, *rest))(problem.samples).sum()
+
+        return grad(total, problem.all[:-1])(*problem.rest)
+
+    same(take(run_layer), take(reference.layer))
+
+
+def test_second_derivative(problem: Problem) -> None:
+    def take(run: Run) -> tuple[Tensor, ...]:
+        def penalty(*inputs: Tensor) -> Tensor:
+            return (grad(problem.loss(run))(*inputs) ** 2).sum()
+
+        return grad(penalty, problem.all)(problem.x, *problem.rest)
+
+    same(take(run_layer), take(reference.layer))
+
+
+def test_grad_inside_eager_autograd(problem: Problem) -> None:
+    def take(run: Run) -> tuple[Tensor, ...]:
+        rest = [t.clone().requires_grad_() for t in problem.rest]
+        penalty = (grad(problem.loss(run))(problem.x, *rest) ** 2).sum()
+        return torch.autograd.grad(penalty, rest)
+
+    same(take(run_layer), take(reference.layer))
+
+
+def test_forward_mode_is_refused(problem: Problem) -> None:
+    states, weights = problem.rest[: problem.count], problem.rest[problem.count :]
+
+    def output(x: Tensor) -> Tensor:
+        return run_layer(x, states, weights, problem.cell, problem.bidirectional)[0]
+
+    with pytest.raises(RuntimeError, match="jvp"):
+        jvp(output, (problem.x,), (problem.x,))
+    with (
+        forward_ad.dual_level(),
+        pytest.raises(NotImplementedError, match="forward-mode differentiation is not supported"),
+    ):
+        output(forward_ad.make_dual(problem.x, problem.x))
