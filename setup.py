@@ -18,7 +18,7 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["versi
 # at run time. No -std: torch's build passes the one that its headers need.
 FLAGS = [
     "-O3",
-    "-ffp-contract=fast",
+    "-ffp-contract=off",  # where to fuse is written in the code: the same bits in every instance
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fvisibility=hidden",
@@ -79,6 +79,6 @@ def with_torch() -> dict[str, Any]:
 
 
 setup(
-    install_requires=[torch_choice.runtime_requirement()],
+    install_requires=[torch_choice.runtime_requirement(), "numpy"],
     **(with_torch() if torch_choice.make_importable() else without_torch()),
 )

@@ -3,7 +3,7 @@
 import torch as _torch  # noqa: F401  the extension needs torch's libraries loaded
 
 try:
-    import rnncells._C  # noqa: F401
+    import rnncells._C
 except ModuleNotFoundError as error:
     raise ImportError(
         "rnncells: the compiled extension rnncells._C is missing; build it with "
@@ -13,7 +13,7 @@ except ModuleNotFoundError as error:
 from rnncells.cells import GRUCell, LSTMCell, RNNCell, SimpleRNNCell
 from rnncells.layers import GRU, LSTM, RNN, SimpleRNN
 
-__version__ = "0.1.0"
+__version__: str = rnncells._C.build_info()["version"]
 
 __all__ = [
     "GRU",

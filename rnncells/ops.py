@@ -159,11 +159,11 @@ def differentiate_twice(
         return tuple(outputs[: len(grad_outputs)])
 
     def bptt(*tensors: Tensor) -> list[Tensor]:
-        _, pull = torch.func.vjp(run, *tensors[len(grad_outputs) :])
+        pull = torch.func.vjp(run, *tensors[len(grad_outputs) :])[1]
         found = pull(tensors[: len(grad_outputs)])
         return [g for g, needed in zip(found, needs, strict=True) if needed]
 
-    _, pull = torch.func.vjp(bptt, *grad_outputs, *inputs)
+    pull = torch.func.vjp(bptt, *grad_outputs, *inputs)[1]
     return list(pull(list(grads)))
 
 

@@ -19,8 +19,8 @@ struct Gru {
   template <int P, class V>
   RNNCELLS_INLINE static void forward(const V* share, const V* previous, V* next, V* save) {
     const V r = sigmoid(share[1]), z = sigmoid(share[2]);
-    const V n = tanh(share[0] + r * share[3]);
-    next[0] = n + z * (previous[0] - n);
+    const V n = tanh(mul_add(r, share[3], share[0]));
+    next[0] = mul_add(z, previous[0] - n, n);
     save[0] = n;
     save[1] = r;
     save[2] = z;

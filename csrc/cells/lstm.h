@@ -17,7 +17,7 @@ struct Lstm {
   template <int P, class V>
   RNNCELLS_INLINE static void forward(const V* share, const V* previous, V* next, V* save) {
     const V i = sigmoid(share[0]), f = sigmoid(share[1]), g = tanh(share[2]), o = sigmoid(share[3]);
-    const V c = f * previous[1] + i * g;
+    const V c = mul_add(f, previous[1], i * g);
     next[0] = o * tanh(c);
     next[1] = c;
     save[0] = i;
@@ -32,7 +32,7 @@ struct Lstm {
     const V i = save[0], f = save[1], g = save[2], o = save[3];
     const V squashed = tanh(next[1]);
     const V dh = state_gradient[0];
-    const V dc = state_gradient[1] + dh * o * tanh_slope(squashed);
+    const V dc = mul_add(dh * o, tanh_slope(squashed), state_gradient[1]);
     share_gradient[0] = dc * g * sigmoid_slope(i);
     share_gradient[1] = dc * previous[1] * sigmoid_slope(f);
     share_gradient[2] = dc * i * tanh_slope(g);

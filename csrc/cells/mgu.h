@@ -25,7 +25,7 @@ struct Mgu {
       save[1] = save[0] * previous[0];
     } else {
       save[2] = tanh(share[0]);
-      next[0] = previous[0] + save[0] * (save[2] - previous[0]);
+      next[0] = mul_add(save[0], save[2] - previous[0], previous[0]);
     }
   }
 
@@ -39,8 +39,9 @@ struct Mgu {
       share_gradient[0] = dh * (n - previous[0]);  // not yet through the sigmoid: phase 0 does it
       state_gradient[0] = dh * (V(1) - f);
     } else {
-      share_gradient[0] = (share_gradient[0] + operand_gradient * previous[0]) * sigmoid_slope(f);
-      state_gradient[0] = state_gradient[0] + operand_gradient * f;
+      share_gradient[0] =
+          mul_add(operand_gradient, previous[0], share_gradient[0]) * sigmoid_slope(f);
+      state_gradient[0] = mul_add(operand_gradient, f, state_gradient[0]);
     }
   }
 };

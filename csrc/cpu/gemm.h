@@ -29,19 +29,20 @@ constexpr int tile_rows(int width) {
 }
 
 template <class T, int Rows, int Width, int First, int Count>
-RNNCELLS_INLINE void accumulate(typename Vec<T>::Native (&sum)[Rows][Width], const Factors<T>& f) {
+RNNCELLS_INLINE void accumulate(Vec<T> (&sum)[Rows][Width], const Factors<T>& f) {
   using V = Vec<T>;
   const T* a = f.a;
   const T* b = f.b;
   for (int64_t k = 0; k < f.depth; ++k) {
-    typename V::Native column[Count];
+    V column[Count];
     RNNCELLS_UNROLL
-    for (int w = 0; w < Count; ++w) column[w] = V::load(b + w * V::lanes).v;
+    for (int w = 0; w < Count; ++w) column[w] = V::load(b + w * V::lanes);
     RNNCELLS_UNROLL
     for (int m = 0; m < Rows; ++m) {
-      const typename V::Native scalar = V(a[m * f.row_stride]).v;
+      const V scalar(a[m * f.row_stride]);
       RNNCELLS_UNROLL
-      for (int w = 0; w < Count; ++w) sum[m][First + w] += scalar * column[w];
+      for (int w = 0; w < Count; ++w)
+        sum[m][First + w] = mul_add(scalar, column[w], sum[m][First + w]);
     }
     a += f.depth_stride;
     b += Count * V::lanes;
@@ -54,14 +55,19 @@ template <class T, int Rows, int Width, int FirstEnd, int SecondBegin>
 void multiply_tile(const T* start, int64_t start_stride, const Factors<T>& first,
                    const Factors<T>& second, T* out, int64_t out_stride) {
   using V = Vec<T>;
-  typename V::Native sum[Rows][Width] = {};
+  V sum[Rows][Width];
+  RNNCELLS_UNROLL
+  for (int m = 0; m < Rows; ++m) {
+    RNNCELLS_UNROLL
+    for (int w = 0; w < Width; ++w) sum[m][w] = V(0);
+  }
   accumulate<T, Rows, Width, 0, FirstEnd>(sum, first);
   accumulate<T, Rows, Width, SecondBegin, Width - SecondBegin>(sum, second);
   RNNCELLS_UNROLL
   for (int m = 0; m < Rows; ++m) {
     RNNCELLS_UNROLL
     for (int w = 0; w < Width; ++w) {
-      const V total = V(sum[m][w]) + V::load(start + m * start_stride + w * V::lanes);
+      const V total = sum[m][w] + V::load(start + m * start_stride + w * V::lanes);
       total.store(out + m * out_stride + w * V::lanes);
     }
   }

@@ -10,6 +10,8 @@
 #include <cstring>
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include "cells/activations.h"
@@ -90,6 +92,56 @@ template <class T>
 RNNCELLS_INLINE Vec<T> operator/(Vec<T> a, Vec<T> b) {
   return Vec<T>(a.v / b.v);
 }
+#if RNNCELLS_VECTOR_BYTES == 64
+RNNCELLS_INLINE Vec<float> mul_add(Vec<float> a, Vec<float> b, Vec<float> c) {
+  return (Register<float>::Native)_mm512_fmadd_ps((__m512)a.v, (__m512)b.v, (__m512)c.v);
+}
+RNNCELLS_INLINE Vec<float> neg_mul_add(Vec<float> a, Vec<float> b, Vec<float> c) {
+  return (Register<float>::Native)_mm512_fnmadd_ps((__m512)a.v, (__m512)b.v, (__m512)c.v);
+}
+RNNCELLS_INLINE Vec<double> mul_add(Vec<double> a, Vec<double> b, Vec<double> c) {
+  return (Register<double>::Native)_mm512_fmadd_pd((__m512d)a.v, (__m512d)b.v, (__m512d)c.v);
+}
+RNNCELLS_INLINE Vec<double> neg_mul_add(Vec<double> a, Vec<double> b, Vec<double> c) {
+  return (Register<double>::Native)_mm512_fnmadd_pd((__m512d)a.v, (__m512d)b.v, (__m512d)c.v);
+}
+#elif RNNCELLS_VECTOR_BYTES == 32
+RNNCELLS_INLINE Vec<float> mul_add(Vec<float> a, Vec<float> b, Vec<float> c) {
+  return (Register<float>::Native)_mm256_fmadd_ps((__m256)a.v, (__m256)b.v, (__m256)c.v);
+}
+RNNCELLS_INLINE Vec<float> neg_mul_add(Vec<float> a, Vec<float> b, Vec<float> c) {
+  return (Register<float>::Native)_mm256_fnmadd_ps((__m256)a.v, (__m256)b.v, (__m256)c.v);
+}
+RNNCELLS_INLINE Vec<double> mul_add(Vec<double> a, Vec<double> b, Vec<double> c) {
+  return (Register<double>::Native)_mm256_fmadd_pd((__m256d)a.v, (__m256d)b.v, (__m256d)c.v);
+}
+RNNCELLS_INLINE Vec<double> neg_mul_add(Vec<double> a, Vec<double> b, Vec<double> c) {
+  return (Register<double>::Native)_mm256_fnmadd_pd((__m256d)a.v, (__m256d)b.v, (__m256d)c.v);
+}
+#elif defined(__aarch64__)
+RNNCELLS_INLINE Vec<float> mul_add(Vec<float> a, Vec<float> b, Vec<float> c) {
+  return (Register<float>::Native)vfmaq_f32((float32x4_t)c.v, (float32x4_t)a.v, (float32x4_t)b.v);
+}
+RNNCELLS_INLINE Vec<float> neg_mul_add(Vec<float> a, Vec<float> b, Vec<float> c) {
+  return (Register<float>::Native)vfmsq_f32((float32x4_t)c.v, (float32x4_t)a.v, (float32x4_t)b.v);
+}
+RNNCELLS_INLINE Vec<double> mul_add(Vec<double> a, Vec<double> b, Vec<double> c) {
+  return (Register<double>::Native)vfmaq_f64((float64x2_t)c.v, (float64x2_t)a.v, (float64x2_t)b.v);
+}
+RNNCELLS_INLINE Vec<double> neg_mul_add(Vec<double> a, Vec<double> b, Vec<double> c) {
+  return (Register<double>::Native)vfmsq_f64((float64x2_t)c.v, (float64x2_t)a.v, (float64x2_t)b.v);
+}
+#else
+template <class T>
+RNNCELLS_INLINE Vec<T> mul_add(Vec<T> a, Vec<T> b, Vec<T> c) {
+  return a * b + c;
+}
+template <class T>
+RNNCELLS_INLINE Vec<T> neg_mul_add(Vec<T> a, Vec<T> b, Vec<T> c) {
+  return c - a * b;
+}
+#endif
+
 template <class T>
 RNNCELLS_INLINE Vec<T> select_less(Vec<T> a, Vec<T> b, Vec<T> yes, Vec<T> no) {
   return Vec<T>(a.v < b.v ? yes.v : no.v);

@@ -24,11 +24,13 @@ class WeightGradients {
         size_(call.sizes),
         width_(shares * size_.units),
         wants_bias_(call.input_bias_gradient != nullptr || call.recurrent_bias_gradient != nullptr),
+        joined_(can_join()),
         depth_(smaller(most_depth, chunk_steps * size_.batch)),
         splits_(splits()),
         panels_(tasks() * depth_ * widest),
         zeros_(size_.units),
-        bias_sums_(wants_bias_ ? width_ : 0) {
+        bias_sums_(wants_bias_ ? width_ : 0),
+        joined_sums_(joined_ ? width_ * joined_width() : 0) {
     zeros_.clear(size_.units);
     if (wants_bias_) bias_sums_.clear(width_);
   }
@@ -43,6 +45,11 @@ class WeightGradients {
       work += products[i].rows * products[i].shares.count * size_.units * products[i].columns;
     }
     if (work == 0) return;
+    if (joined_) {
+      add_joined(first_time, steps, gradients, rows);
+      started_ = true;
+      return;
+    }
     // Products into the same weight follow each other inside one task, so their order is fixed.
     in_parallel(call_.pool, tasks(), work, [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) {
@@ -52,7 +59,8 @@ class WeightGradients {
     started_ = true;
   }
 
-  void finish() const {
+  void finish() {
+    if (joined_) scatter_joined();
     if (!wants_bias_) return;
     for_phases<Cell>([&](auto index) {
       constexpr Phase phase = Cell::phase(decltype(index)::value);
@@ -62,6 +70,69 @@ class WeightGradients {
   }
 
  private:
+  // Where the last vector of a row of units has room for the inputs and a one, all gradients are
+  // one product: with the rows [hidden state before the step, input, 1].
+  bool can_join() const {
+    return Cell::phases == 1 && size_.units <= widest &&
+           size_.units + size_.inputs + 1 <= joined_width() &&
+           call_.input_weight_gradient != nullptr && call_.recurrent_weight_gradient != nullptr;
+  }
+  int64_t joined_width() const { return ceil_divide(size_.units, lanes) * lanes; }
+
+  // Packs the rows of steps [first_time, first_time + steps) into `panel`.
+  void pack_joined(int64_t first_time, int64_t first, int64_t depth, T* panel) const {
+    const int64_t units = size_.units, inputs = size_.inputs, width = joined_width();
+    for (int64_t k = 0; k < depth; ++k, panel += width) {
+      const int64_t t = first_time + (first + k) / size_.batch, b = (first + k) % size_.batch;
+      const int64_t before = call_.reverse ? t + 1 : t - 1;
+      const T* hidden = zeros_.get();
+      if (before >= 0 && before < size_.steps) {
+        hidden = call_.y + (before * size_.batch + b) * call_.y_row_stride;
+      } else if (call_.initial[0] != nullptr) {
+        hidden = call_.initial[0] + b * units;
+      }
+      int64_t j = 0;
+      for (; j + lanes <= units; j += lanes) V::load(hidden + j).store(panel + j);
+      V::load(hidden + j, static_cast<int>(units - j)).store(panel + j);
+      const T* x = call_.x + t * call_.x_step_stride + b * call_.x_batch_stride;
+      for (int64_t i = 0; i < inputs; ++i) panel[units + i] = x[i * call_.x_column_stride];
+      panel[units + inputs] = T(1);
+    }
+  }
+
+  void add_joined(int64_t first_time, int64_t steps, const T* gradients, int64_t rows) {
+    const int64_t width = joined_width();
+    for (int64_t first = 0; first < rows; first += depth_) {
+      const int64_t depth = smaller(depth_, steps * size_.batch - first);
+      pack_joined(first_time, first, depth, panels_.get());
+      // The rows of the result are split, so no sum depends on the number of threads.
+      const bool add = started_ || first > 0;
+      in_parallel(call_.pool, width_, depth * width_ * width, [&](int64_t begin, int64_t end) {
+        const Factors<T> factors{depth, gradients + first * width_ + begin, 1, width_,
+                                 panels_.get()};
+        multiply_panel<T>(width / lanes, end - begin, factors, joined_sums_ + begin * width, width,
+                          width, add);
+      });
+    }
+  }
+
+  void scatter_joined() {
+    const int64_t units = size_.units, inputs = size_.inputs, width = joined_width();
+    constexpr Phase phase = Cell::phase(0);
+    for (int64_t row = 0; row < width_; ++row) {
+      const T* sums = joined_sums_ + row * width;
+      const int share = static_cast<int>(row / units);
+      const int64_t gate_row = phase.gate_of_share[share] * units + row % units;
+      if (share >= phase.recurrent.first && share < phase.recurrent.end()) {
+        memcpy(call_.recurrent_weight_gradient + gate_row * units, sums, units * sizeof(T));
+      }
+      if (share >= phase.input.first && share < phase.input.end()) {
+        memcpy(call_.input_weight_gradient + gate_row * inputs, sums + units, inputs * sizeof(T));
+      }
+      if (wants_bias_) bias_sums_.get()[row] = sums[units + inputs];
+    }
+  }
+
   // One product into one weight: gradients of `shares` (transposed) x operand.
   struct Product {
     const Phase* phase;
@@ -217,8 +288,9 @@ class WeightGradients {
   const Sizes size_;
   const int64_t width_;  // of a row of share gradients
   const bool wants_bias_;
+  const bool joined_;
   const int64_t depth_, splits_;
-  Buffer<T> panels_, zeros_, bias_sums_;
+  Buffer<T> panels_, zeros_, bias_sums_, joined_sums_;
   bool started_ = false;
 };
 
