@@ -71,11 +71,15 @@ class WeightGradients {
 
  private:
   // Where the last vector of a row of units has room for the inputs and a one, all gradients are
-  // one product: with the rows [hidden state before the step, input, 1].
+  // one product, with the rows [hidden state before the step, input, 1]. It is taken whichever of
+  // them are asked for, so that none changes by a bit with what else is.
   bool can_join() const {
     return Cell::phases == 1 && size_.units <= widest &&
-           size_.units + size_.inputs + 1 <= joined_width() &&
-           call_.input_weight_gradient != nullptr && call_.recurrent_weight_gradient != nullptr;
+           size_.units + size_.inputs + 1 <= joined_width() && wants_any();
+  }
+  bool wants_any() const {
+    return wants_bias_ || call_.input_weight_gradient != nullptr ||
+           call_.recurrent_weight_gradient != nullptr;
   }
   int64_t joined_width() const { return ceil_divide(size_.units, lanes) * lanes; }
 
@@ -123,10 +127,12 @@ class WeightGradients {
       const T* sums = joined_sums_ + row * width;
       const int share = static_cast<int>(row / units);
       const int64_t gate_row = phase.gate_of_share[share] * units + row % units;
-      if (share >= phase.recurrent.first && share < phase.recurrent.end()) {
+      if (call_.recurrent_weight_gradient != nullptr && share >= phase.recurrent.first &&
+          share < phase.recurrent.end()) {
         memcpy(call_.recurrent_weight_gradient + gate_row * units, sums, units * sizeof(T));
       }
-      if (share >= phase.input.first && share < phase.input.end()) {
+      if (call_.input_weight_gradient != nullptr && share >= phase.input.first &&
+          share < phase.input.end()) {
         memcpy(call_.input_weight_gradient + gate_row * inputs, sums + units, inputs * sizeof(T));
       }
       if (wants_bias_) bias_sums_.get()[row] = sums[units + inputs];
