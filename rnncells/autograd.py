@@ -18,6 +18,10 @@ from rnncells.ops import differentiate_twice, gradients, layer_backward, layer_f
 
 BelowAutograd = torch._C._AutoDispatchBelowAutograd
 
+NO_FORWARD_MODE = (
+    "rnncells: forward-mode differentiation is not supported; an input carries a tangent"
+)
+
 
 class _EagerLayer(Function):
     @staticmethod
@@ -77,6 +81,10 @@ class _TransformedLayer(Function):
         )
         return (None, None, None, *(next(found) if needed else None for needed in needs))
 
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise NotImplementedError(NO_FORWARD_MODE)
+
 
 class _TransformedBackward(Function):
     """BPTT for torch.func: ``tensors`` are the gradients of y and of each last state, x, the
@@ -116,6 +124,10 @@ class _TransformedBackward(Function):
         )  # fmt: skip
         return (None, None, None, None, None, None, *found)
 
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise NotImplementedError(NO_FORWARD_MODE)
+
 
 def run_layer(
     x: Tensor,
@@ -141,7 +153,7 @@ def run_layer(
 
     Raises:
         RuntimeError: a tensor has the wrong shape, dtype (float32 and float64 are supported) or
-            device (the CPU is); or torch.func asks for forward-mode derivatives.
+            device (the CPU is).
         NotImplementedError: an input carries a forward-mode tangent.
     """
     if torch.compiler.is_compiling():
@@ -166,6 +178,4 @@ def run_layer(
 
 def _refuse_tangents(tensors: Sequence[Tensor]) -> None:
     if any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
-        raise NotImplementedError(
-            "rnncells: forward-mode differentiation is not supported; an input carries a tangent"
-        )
+        raise NotImplementedError(NO_FORWARD_MODE)

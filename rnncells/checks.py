@@ -86,9 +86,13 @@ def _refuse_parameter(name: str, value: object, shape: tuple[int, ...], x: Tenso
         raise TypeError(f"{name}: expected a Tensor of shape {list(shape)}, got {found}")
     if value.dtype != x.dtype:
         if name == "weight_ih_l0":
+            # torch.nn's words, less the advice where no engine would serve the input's dtype
+            model = (
+                f", or convert model: model.to({x.dtype})" if x.dtype in SUPPORTED_DTYPES else ""
+            )
             raise ValueError(
                 f"RNN input dtype ({x.dtype}) does not match weight dtype ({value.dtype}). Convert "
-                f"input: input.to({value.dtype}), or convert model: model.to({x.dtype})"
+                f"input: input.to({value.dtype}){model}"
             )
         if name == "weight_ih":
             raise RuntimeError(f"input: expected dtype {value.dtype} as {name} has, got {x.dtype}")

@@ -203,6 +203,7 @@ def test_accuracy_sees_rounding_and_no_more() -> None:
         assert max(sides) < 64 * torch.finfo(torch.float32).eps, name
 
 
+@pytest.mark.slow
 def test_the_rise_of_a_step_holds_what_the_step_must_hold() -> None:
     """The output and torch.nn's gates for the backward, at least, and not the whole process."""
     shape = Shape(T=50, B=64, I=16, H=64)

@@ -106,10 +106,8 @@ def test_forward_mode_is_refused(problem: Problem) -> None:
     def output(x: Tensor) -> Tensor:
         return run_layer(x, states, weights, problem.cell, problem.bidirectional)[0]
 
-    with pytest.raises(RuntimeError, match="jvp"):
+    message = "forward-mode differentiation is not supported"
+    with pytest.raises(NotImplementedError, match=message):
         jvp(output, (problem.x,), (problem.x,))
-    with (
-        forward_ad.dual_level(),
-        pytest.raises(NotImplementedError, match="forward-mode differentiation is not supported"),
-    ):
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match=message):
         output(forward_ad.make_dual(problem.x, problem.x))

@@ -262,6 +262,7 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_build_without_a_compiler_ends_with_the_sentence(tree: Path) -> None:
     pytest.importorskip("setuptools", minversion="77")
     ran = python("setup.py", "-q", "build_ext", "--inplace", cwd=tree, PATH=str(tree), CXX="")
@@ -270,6 +271,7 @@ def test_a_build_without_a_compiler_ends_with_the_sentence(tree: Path) -> None:
     assert "Traceback" not in ran.stderr
 
 
+@pytest.mark.slow
 def test_the_package_carries_its_data(tree: Path) -> None:
     pytest.importorskip("setuptools", minversion="77")
     ran = python("setup.py", "-q", "build_py", "--build-lib", "packed", cwd=tree)
