@@ -8,12 +8,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from rnncells.checks import require_tensor
 from rnncells.forecast.checks import check_positive
 
 __all__ = ["LeastSquares", "naive", "seasonal_naive"]
 
 
 def _check_windows(windows: Tensor, name: str = "past") -> None:
+    require_tensor(name, windows)
     if windows.dim() != 3 or 0 in windows.shape:
         raise ValueError(
             f"{name}: expected rank 3, [batch, time, features], none of them 0, "
@@ -36,7 +38,7 @@ def seasonal_naive(past: Tensor, horizon: int, season: int) -> Tensor:
     Raises:
         ValueError: a wrong rank, horizon or season, or a past shorter than the season.
     """
-    check_positive(horizon=horizon, season=season)
+    horizon, season = check_positive(horizon=horizon, season=season)
     _check_windows(past)
     if past.shape[1] < season:
         raise ValueError(

@@ -29,7 +29,13 @@ class TimeSeries:
     values: Tensor
 
     def column(self, name: str) -> Tensor:
-        """One column by its name, [time]."""
+        """One column by its name, [time].
+
+        Raises:
+            ValueError: no column has this name.
+        """
+        if name not in self.names:
+            raise ValueError(f"name: expected one of {', '.join(self.names)}, got {name!r}")
         return self.values[:, self.names.index(name)]
 
 

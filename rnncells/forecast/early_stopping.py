@@ -25,8 +25,7 @@ class EarlyStopping:
     """
 
     def __init__(self, patience: int) -> None:
-        check_positive(patience=patience)
-        self.patience = patience
+        [self.patience] = check_positive(patience=patience)
         self.best = math.inf
         self.best_epoch: int | None = None
         self._weights: dict[str, Tensor] = {}

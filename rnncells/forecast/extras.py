@@ -22,6 +22,6 @@ def require(module: str) -> Any:
             raise
         raise ImportError(
             f"rnncells.forecast needs {package} for this, which is not installed: "
-            "run `pip install rnncells[forecast]`"
+            "run `pip install 'rnncells[forecast]'`"
         ) from None
     return import_module(module)

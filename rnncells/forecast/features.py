@@ -9,6 +9,7 @@ from datetime import datetime
 import torch
 from torch import Tensor
 
+from rnncells.checks import require_tensor
 from rnncells.forecast.checks import check_positive
 
 __all__ = ["carry_forward", "hour_of_day"]
@@ -25,9 +26,11 @@ def carry_forward(column: Tensor, limit: int) -> Tensor:
         limit: the oldest value taken, in time steps, at least 1.
 
     Raises:
+        TypeError: a column that is not a tensor.
         ValueError: a column that is not of rank 1, or a limit below one.
     """
-    check_positive(limit=limit)
+    [limit] = check_positive(limit=limit)
+    require_tensor("column", column)
     if column.dim() != 1:
         raise ValueError(f"column: expected rank 1, [time], got shape {list(column.shape)}")
     step = torch.arange(len(column), device=column.device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from rnncells.checks import require_tensor
 from rnncells.forecast.checks import check_positive, check_same_shape, check_series
 
 __all__ = ["mae", "mase", "rmse", "seasonal_scale"]
@@ -17,6 +18,7 @@ def mae(forecast: Tensor, truth: Tensor) -> float:
     """Mean absolute error, mean |forecast - truth|, over all elements, in the series' unit.
 
     Raises:
+        TypeError: forecasts or truth are not a tensor.
         ValueError: forecasts and truth (any shape) differ in shape, or are empty.
     """
     check_same_shape(forecast, truth)
@@ -27,6 +29,7 @@ def rmse(forecast: Tensor, truth: Tensor) -> float:
     """Root mean squared error, sqrt(mean (forecast - truth)^2), in the series' unit.
 
     Raises:
+        TypeError: forecasts or truth are not a tensor.
         ValueError: forecasts and truth (any shape) differ in shape, or are empty.
     """
     check_same_shape(forecast, truth)
@@ -43,9 +46,11 @@ def seasonal_scale(series: Tensor, season: int) -> float:
         season: its length in time steps; 1 for a series without one.
 
     Raises:
+        TypeError: not a tensor in floating point.
         ValueError: a wrong rank, an infinity, no pair a season apart, or a scale of zero.
     """
-    check_positive(season=season)
+    [season] = check_positive(season=season)
+    require_tensor("series", series)
     if series.dim() != 1:
         raise ValueError(f"series: expected rank 1, [time], got shape {list(series.shape)}")
     check_series(series.unsqueeze(1), missing="skip")
@@ -65,6 +70,7 @@ def mase(forecast: Tensor, truth: Tensor, scale: float) -> float:
     """Mean absolute scaled error: MAE / ``scale``, with ``scale`` from :func:`seasonal_scale`.
 
     Raises:
+        TypeError: forecasts or truth are not a tensor.
         ValueError: forecasts and truth differ in shape or are empty, or a scale that is not above
             zero.
     """

@@ -55,6 +55,7 @@ class RecurrentNet(nn.Module):
         layers: whose layers: ours (``"rnncells"``), or torch.nn's (``"torch"``) to compare with.
 
     Raises:
+        TypeError: targets that are not a sequence of integers.
         ValueError: a size, column, cell or source of layers that is not allowed.
     """
 
@@ -71,11 +72,11 @@ class RecurrentNet(nn.Module):
         layers: Layers = "rnncells",
     ) -> None:
         super().__init__()
-        check_positive(
+        features, hidden_size, horizon, num_layers = check_positive(
             features=features, hidden_size=hidden_size, horizon=horizon, num_layers=num_layers
         )
-        check_columns(tuple(targets), features)
-        self.features, self.horizon, self.targets = features, horizon, list(targets)
+        self.features, self.horizon = features, horizon
+        self.targets = list(check_columns(targets, features))
         between = dropout if num_layers > 1 else 0.0
         self.recurrent = recurrent_layer(cell, layers)(
             features, hidden_size, num_layers, batch_first=True, dropout=between

@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from rnncells.checks import require_tensor
 from rnncells.forecast.checks import check_series
 
 __all__ = ["StandardScaler"]
@@ -47,6 +48,7 @@ class StandardScaler:
         """Scale ``values`` [..., features]; NaN stays NaN.
 
         Raises:
+            TypeError: not a tensor.
             ValueError: another number of features than the scaler was fitted on.
         """
         self._check_features(values, len(self.mean))
@@ -60,6 +62,7 @@ class StandardScaler:
             columns: which features the last axis holds, by default all.
 
         Raises:
+            TypeError: not a tensor.
             ValueError: the last axis does not fit ``columns``.
         """
         chosen = list(range(len(self.mean)) if columns is None else columns)
@@ -68,6 +71,7 @@ class StandardScaler:
 
     @staticmethod
     def _check_features(values: Tensor, features: int) -> None:
+        require_tensor("values", values)
         if values.dim() == 0 or values.shape[-1] != features:
             raise ValueError(
                 f"values: expected {features} features on the last axis, "

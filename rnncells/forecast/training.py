@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from rnncells.forecast.checks import check_positive
+from rnncells.forecast.agreement import check_agreement
+from rnncells.forecast.checks import check_positive, check_same_shape
 from rnncells.forecast.early_stopping import EarlyStopping
 from rnncells.forecast.extras import require
 from rnncells.forecast.progress import Progress
@@ -50,7 +51,9 @@ class Training:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_positive(epochs=self.epochs, batch_size=self.batch_size, patience=self.patience)
+        for name in ("epochs", "batch_size", "patience"):
+            [size] = check_positive(**{name: getattr(self, name)})
+            object.__setattr__(self, name, size)  # a plain integer, as torch's loader demands
         for name in ("learning_rate", "clip_norm"):
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
@@ -92,9 +95,14 @@ def fit(
     Raises:
         FloatingPointError: a loss or a gradient is NaN or infinite; the model then holds its best
             weights so far.
+        TypeError: ``train`` or ``validation`` are not windows, or not in the model's dtype.
+        ValueError: the windows have another horizon or other targets than the model, or its
+            forecasts another shape than the targets.
         ImportError: lightning-fabric is not installed.
     """
     training = training or Training()
+    check_agreement(model, train, "train")
+    check_agreement(model, validation, "validation")
     if fabric is None:
         fabric = require("lightning_fabric").Fabric(accelerator="cpu", devices=1)
     with torch.random.fork_rng(devices=[]):
@@ -159,7 +167,7 @@ def _train_epoch(
     total = 0.0
     for step, (x, y) in enumerate(batches):
         optimizer.zero_grad()
-        loss = training.loss(model(x, every_step=y.dim() == 4), y)
+        loss = _loss_of(model, x, y, training.loss)
         fabric.backward(loss)
         norm = fabric.clip_gradients(
             model, optimizer, max_norm=training.clip_norm, error_if_nonfinite=False
@@ -172,6 +180,14 @@ def _train_epoch(
     return total / len(batches)
 
 
+def _loss_of(
+    model: nn.Module, x: Tensor, y: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    forecast = model(x, every_step=y.dim() == 4)
+    check_same_shape(forecast, y)  # most losses would broadcast, and train on nonsense
+    return loss(forecast, y)
+
+
 @torch.no_grad()
 def _validate(
     model: nn.Module, batches: DataLoader[Batch], loss: Callable[[Tensor, Tensor], Tensor]
@@ -179,7 +195,7 @@ def _validate(
     model.eval()
     total, count = 0.0, 0
     for x, y in batches:
-        total += loss(model(x, every_step=y.dim() == 4), y).item() * len(x)
+        total += _loss_of(model, x, y, loss).item() * len(x)
         count += len(x)
     return total / count
 
@@ -195,8 +211,14 @@ def _require_finite(name: str, value: float, training: Training, where: str) -> 
 
 @torch.no_grad()
 def predict(model: nn.Module, windows: Windows, batch_size: int = 256) -> Tensor:
-    """Forecast every window, without gradients and in eval mode: [windows, horizon, targets]."""
-    check_positive(batch_size=batch_size)
+    """Forecast every window, without gradients and in eval mode: [windows, horizon, targets].
+
+    Raises:
+        TypeError: ``windows`` are not windows, or not in the model's dtype.
+        ValueError: the windows have another horizon or other targets than the model.
+    """
+    [batch_size] = check_positive(batch_size=batch_size)
+    check_agreement(model, windows, "windows")
     was_training = model.training
     model.eval()
     index = torch.arange(len(windows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index as plain_integer
 
 import torch
 from torch import Tensor
@@ -36,7 +37,8 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
             feature of its context or any target of its horizon.
 
     Raises:
-        TypeError: a series that is not a tensor in floating point.
+        TypeError: a series that is not a tensor in floating point, or targets that are not a
+            sequence of integers.
         ValueError: a wrong rank, NaN or infinity, wrong sizes or columns, a series shorter than
             context + horizon, or a span in which no window fits.
     """
@@ -55,9 +57,8 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
         missing: Missing = "error",
     ) -> None:
         check_series(series, missing)
-        check_positive(context=context, horizon=horizon, stride=stride)
-        self.targets = tuple(targets)
-        check_columns(self.targets, series.shape[1])
+        context, horizon, stride = check_positive(context=context, horizon=horizon, stride=stride)
+        self.targets = check_columns(targets, series.shape[1])
         length = series.shape[0]
         stop = length if stop is None else stop
         if not 0 <= start < stop <= length:
@@ -94,7 +95,20 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
         return len(self.origins)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        context, target = self.batch([index])
+        """One window: its context [context, features] and its target, see :meth:`batch`.
+
+        Raises:
+            TypeError: not an integer, such as a slice.
+            IndexError: no window has this number.
+        """
+        try:
+            number = plain_integer(index)
+        except TypeError:
+            raise TypeError(
+                f"index: expected one window's number, got {index!r}; "
+                "windows.batch([0, 1, 2]) gathers several"
+            ) from None
+        context, target = self.batch([number])
         return context[0], target[0]
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:

@@ -89,3 +89,11 @@ def test_least_squares_refuses_wrong_input() -> None:
         LeastSquares.fit(x, y / 0)
     with pytest.raises(ValueError, match=r"context \* features = 6, as in fit, got 4 \* 2"):
         LeastSquares.fit(x, y)(torch.randn(1, 4, 2))
+
+
+def test_arrays_are_no_tensors() -> None:
+    array = pytest.importorskip("numpy").ones((9, 3, 2))
+    with pytest.raises(TypeError, match="past: expected a Tensor, got ndarray"):
+        naive(array, 1)
+    with pytest.raises(TypeError, match="y: expected a Tensor, got ndarray"):
+        LeastSquares.fit(torch.ones(9, 3, 2), array)

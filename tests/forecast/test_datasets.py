@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from itertools import pairwise
 
+import pytest
+
 from rnncells.forecast import load_laguardia
 
 
@@ -58,3 +60,9 @@ def test_file_is_small_and_tells_its_origin() -> None:
     head = gzip.decompress(data)[:2000].decode("ascii")
     for word in ("Origin", "public domain", "CC0", "missing", "Nothing was filled in"):
         assert word in head
+
+
+def test_unknown_column_names_those_there_are() -> None:
+    expected = "name: expected one of temperature, dew_point, pressure, got 'temp'"
+    with pytest.raises(ValueError, match=expected):
+        load_laguardia().column("temp")

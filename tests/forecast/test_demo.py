@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from rnncells.forecast import Training, load_laguardia
+from rnncells.forecast import Score, Training, load_laguardia
 from rnncells.forecast.__main__ import main
 from rnncells.forecast.demo import DemoSettings, run_demo
 from rnncells.forecast.demo.compare import Comparison
+from rnncells.forecast.demo.report import summarise
 from rnncells.forecast.demo.task import Part, Task
 
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -93,6 +94,34 @@ def test_baselines_alone(task: Task) -> None:
     assert errors["least squares"] < min(by_hand.values())
 
 
+def test_summary_says_who_won(task: Task) -> None:
+    comparison = Comparison(task)
+    comparison.scores = [
+        Score("naive", "", 0.1, 0.1, 1.0),  # not asked
+        Score("least squares", "", 2.0, 3.0, 1.0),
+        Score("LSTM", "rnncells", 2.5, 3.5, 1.0, 1.0),
+        Score("LSTM", "torch.nn", 1.5, 4.0, 1.0, 1.5),
+        *(
+            Score(model, layers, 9.0, 9.0, 1.0, 1.0)
+            for model in ("GRU", "SimpleRNN")
+            for layers in ("rnncells", "torch.nn")
+        ),
+    ]
+    lines = summarise(comparison).splitlines()
+    assert (
+        "By MAE, a network (LSTM on torch.nn) beat the least-squares line: 1.500 against 2.000 °C"
+    ) in lines
+    assert (
+        "By RMSE, the least-squares line beat every network (the best: LSTM on rnncells): "
+        "3.000 against 3.500 °C"
+    ) in lines
+    assert (
+        "Training time of this one run in one thread, torch.nn's layers over ours: "
+        "LSTM 1.5x, GRU 1.0x, SimpleRNN 1.0x"
+    ) in lines
+    assert "(one run on a machine that may have been busy is no benchmark)" in lines
+
+
 def test_short_demo_from_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("lightning_fabric")
     pytest.importorskip("matplotlib")
@@ -109,6 +138,7 @@ def test_short_demo_from_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixture
         record = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
         assert record["threads"] == 1
         assert len(record["scores"]) == 9
+        assert "one run" in table
         for score in record["scores"]:
             assert f"{score['mae']:.3f}" in table
     assert torch.get_num_threads() == 2

@@ -24,7 +24,7 @@ sys.exit(main(["demo", "--out", sys.argv[1]]))
 def sentence(package: str) -> str:
     return re.escape(
         f"rnncells.forecast needs {package} for this, which is not installed: "
-        "run `pip install rnncells[forecast]`"
+        "run `pip install 'rnncells[forecast]'`"
     )
 
 

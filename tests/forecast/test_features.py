@@ -39,3 +39,8 @@ def test_hour_of_day_is_a_clock() -> None:
     expected = torch.tensor([[0, 1], [1, 0], [0, -1], [-1, 0]], dtype=torch.float64)
     # one sine of an angle of at most 2 pi: a few units of the last place
     assert_close(hour_of_day(times), expected, rtol=0, atol=1e-15)
+
+
+def test_array_is_no_column() -> None:
+    with pytest.raises(TypeError, match="column: expected a Tensor, got ndarray"):
+        carry_forward(pytest.importorskip("numpy").ones(9), 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -66,3 +68,17 @@ def test_bad_scale() -> None:
 def test_bad_series(series: torch.Tensor, season: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         seasonal_scale(series, season)
+
+
+@pytest.mark.parametrize("metric", [mae, rmse, lambda f, t: mase(f, t, 1.0)])
+def test_arrays_are_no_tensors(metric: Callable[[Any, Any], float]) -> None:
+    array = pytest.importorskip("numpy").ones((2, 2))
+    with pytest.raises(TypeError, match="forecast: expected a Tensor, got ndarray"):
+        metric(array, TRUTH)
+    with pytest.raises(TypeError, match="truth: expected a Tensor, got ndarray"):
+        metric(FORECAST, array)
+
+
+def test_array_is_no_series() -> None:
+    with pytest.raises(TypeError, match="series: expected a Tensor, got ndarray"):
+        seasonal_scale(pytest.importorskip("numpy").ones(9), 1)

@@ -101,3 +101,9 @@ def test_bad_settings(options: dict[str, Any], message: str) -> None:
 def test_bad_windows(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"x: expected shape \[batch, time, 2\]"):
         RecurrentNet("gru", 2, 4, 3)(torch.zeros(shape))
+
+
+def test_targets_are_a_sequence() -> None:
+    targets: Any = 1
+    with pytest.raises(TypeError, match=r"targets: expected a sequence .* got 1"):
+        RecurrentNet("gru", 2, 4, 3, targets)

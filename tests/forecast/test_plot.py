@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rnncells.forecast import draw_error_by_horizon, draw_forecasts, picture
-from rnncells.forecast.plot import colours_of
+from rnncells.forecast import colours_of, draw_error_by_horizon, draw_forecasts, picture
 
 pytest.importorskip("matplotlib")
 

@@ -70,3 +70,11 @@ def test_bad_input() -> None:
         scaler.transform(torch.ones(4, 3))
     with pytest.raises(ValueError, match="expected 1 features"):
         scaler.inverse(torch.ones(4, 2), columns=[0])
+
+
+def test_arrays_are_no_tensors() -> None:
+    numpy = pytest.importorskip("numpy")
+    scaler = StandardScaler.fit(torch.randn(5, 2))
+    for act in (scaler.transform, scaler.inverse):
+        with pytest.raises(TypeError, match="values: expected a Tensor, got ndarray"):
+            act(numpy.ones((4, 2)))

@@ -164,6 +164,13 @@ def test_predict_gives_every_window_and_keeps_the_mode(
     assert_close(forecast, predict(net, validation), rtol=0, atol=24 * 16 * 2**-24)
 
 
+def test_sizes_may_be_numpys(net: RecurrentNet, train: Windows, validation: Windows) -> None:
+    numpy = pytest.importorskip("numpy")
+    training = Training(epochs=numpy.int64(1), batch_size=numpy.int64(32), patience=numpy.int64(1))
+    assert training == Training(epochs=1, batch_size=32, patience=1)
+    assert len(fit(net, train, validation, training).validation_loss) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -169,6 +169,10 @@ def test_windows_are_those_of_the_definition(
         (torch.ones(9, 2), {"missing": "fill"}, ValueError, "missing: expected 'error' or 'skip'"),
         (torch.ones(9, 2), {"targets": (2,)}, ValueError, "column numbers from 0 to 1"),
         (torch.ones(9, 2), {"targets": ()}, ValueError, "targets: expected"),
+        (torch.ones(9, 2), {"targets": 1}, TypeError, r"such as \(0,\), got 1"),
+        (torch.ones(9, 2), {"targets": "1"}, TypeError, "targets: expected a sequence"),
+        (torch.ones(9, 2), {"targets": (0.5,)}, TypeError, "targets: expected a sequence"),
+        (torch.ones(9, 2), {"context": True}, ValueError, "context: expected an integer"),
         (torch.ones(9, 2), {"stride": 0}, ValueError, "stride: expected an integer"),
         (torch.ones(9, 2), {"context": 0}, ValueError, "context: expected an integer"),
         (torch.ones(9, 2), {"horizon": 1.5}, ValueError, "horizon: expected an integer"),
@@ -180,3 +184,23 @@ def test_windows_are_those_of_the_definition(
 def test_bad_input(series: Any, options: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         Windows(series, **{"context": 3, "horizon": 2, **options})
+
+
+def test_numpys_integers_are_integers() -> None:
+    numpy = pytest.importorskip("numpy")
+    four = numpy.int64(4)
+    windows = Windows(numbered(30), four, four, [numpy.int64(1)], start=four, stride=four)
+    plain = Windows(numbered(30), 4, 4, [1], start=4, stride=4)
+    assert windows.origins.tolist() == plain.origins.tolist()
+    assert windows.targets == (1,)
+    assert {type(size) for size in (windows.context, windows.horizon, *windows.targets)} == {int}
+    assert torch.equal(windows[numpy.int64(2)][0], plain[2][0])
+
+
+def test_index_that_is_no_number() -> None:
+    windows: Any = Windows(numbered(30), 4, 4)
+    for index in (slice(0, 3), [0, 1], "0", 0.0):
+        with pytest.raises(TypeError, match=r"one window's number, got .*; windows.batch\("):
+            windows[index]
+    with pytest.raises(IndexError):
+        windows[len(windows)]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta, timezone
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from rnncells.forecast.demo.compare import NETWORKS, OURS, Comparison
 from rnncells.forecast.demo.task import Task
 from rnncells.forecast.plot import colours_of, draw_error_by_horizon, draw_forecasts, picture
-from rnncells.forecast.table import format_table
+from rnncells.forecast.table import Score, format_table
 
 __all__ = ["describe", "draw", "summarise", "write_numbers"]
 
@@ -43,7 +45,7 @@ def describe(task: Task) -> str:
 
 
 def summarise(comparison: Comparison) -> str:
-    """The table on the held-out part, and how the training times compare."""
+    """The table on the held-out part, who won there, and how this run's training times compare."""
     seconds = {(s.model, s.layers): s.seconds for s in comparison.scores if s.seconds is not None}
     ratios = [
         f"{model} {seconds[model, 'torch.nn'] / seconds[model, OURS]:.1f}x" for model in NETWORKS
@@ -54,9 +56,30 @@ def summarise(comparison: Comparison) -> str:
             "",
             format_table(comparison.scores, UNIT),
             "",
-            f"Training time in one thread, torch.nn's layers over ours: {', '.join(ratios)}",
+            *(_winner(comparison.scores, measure) for measure in ("mae", "rmse")),
+            "",
+            "Training time of this one run in one thread, torch.nn's layers over ours: "
+            f"{', '.join(ratios)}",
+            "(one run on a machine that may have been busy is no benchmark)",
         ]
     )
+
+
+def _winner(scores: Sequence[Score], measure: Literal["mae", "rmse"]) -> str:
+    def error(score: Score) -> float:
+        value: float = getattr(score, measure)
+        return value
+
+    line = next(score for score in scores if score.model == "least squares")
+    best = min((score for score in scores if score.model in NETWORKS), key=error)
+    network = f"{best.model} on {best.layers}"
+    if error(best) < error(line):
+        first, second = f"a network ({network})", "the least-squares line"
+        low, high = error(best), error(line)
+    else:
+        first, second = "the least-squares line", f"every network (the best: {network})"
+        low, high = error(line), error(best)
+    return f"By {measure.upper()}, {first} beat {second}: {low:.3f} against {high:.3f} {UNIT}"
 
 
 def write_numbers(comparison: Comparison, path: Path) -> None:
