@@ -26,7 +26,14 @@ from bench.layers import CELLS, Shape, make_data, make_pair, training_step
 from bench.progress import with_progress
 from bench.table import align
 
-SHAPES = ("50,256,1,20", "100,64,16,64", "100,64,128,128", "40,64,256,256", "1000,64,64,128")
+SHAPES = (
+    "50,256,1,20",
+    "100,64,16,64",
+    "100,64,128,128",
+    "40,64,256,256",
+    "1000,64,64,128",
+    "1,1,512,512",
+)
 SIDES = ("ours", "torch.nn")
 STEPS = 5
 GIVE_BACK_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "16384", "MALLOC_TRIM_THRESHOLD_": "0"}

@@ -65,6 +65,10 @@ PYBIND11_MODULE(_C, module) {
   module.def("supported_isas", &rnncells::supported_isas,
              "The instruction sets of this build that this processor has, narrowest first.");
   module.def("get_isa", &rnncells::current_isa, "The instruction set in use.");
+  module.def("thread_threshold", &rnncells::thread_threshold,
+             "The multiply-adds below which a call stays on one thread.");
+  module.def("set_thread_threshold", &rnncells::set_thread_threshold, py::arg("multiply_adds"),
+             "Changes it; 0 uses torch's threads for the smallest call. No result depends on it.");
   module.def("set_isa", &rnncells::set_isa, py::arg("name"),
              "Uses another instruction set from now on; ValueError if it cannot be had.");
 }

@@ -75,7 +75,8 @@ void run_on_torch_threads(int64_t n, Pool::Body body, void* context) {
 }
 
 Pool torch_pool() {
-  return {run_on_torch_threads, static_cast<int>(torch::stable::get_num_threads())};
+  return {run_on_torch_threads, static_cast<int>(torch::stable::get_num_threads()),
+          thread_threshold()};
 }
 
 const CellEngine& engine_of(const std::string& cell) {

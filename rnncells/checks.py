@@ -184,6 +184,7 @@ def check_layer_options(
     num_layers: int,
     bias: bool,
     batch_first: bool,
+    bidirectional: bool,
     dropout: float,
     stacklevel: int,
 ) -> None:
@@ -201,7 +202,8 @@ def check_layer_options(
             f"num_layers={num_layers}",
             stacklevel=stacklevel + 1,
         )
-    for name, flag in (("bias", bias), ("batch_first", batch_first)):
+    flags = (("bias", bias), ("batch_first", batch_first), ("bidirectional", bidirectional))
+    for name, flag in flags:
         if not isinstance(flag, bool):
             raise TypeError(f"{name} should be of type bool, got: {type(flag).__name__}")
     for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):

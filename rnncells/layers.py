@@ -63,7 +63,14 @@ class RecurrentLayer(RNNBase):
         # RNNBase's own constructor knows only torch's modes.
         Module.__init__(self)
         check_layer_options(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, stacklevel=3
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            bidirectional,
+            dropout,
+            stacklevel=3,
         )
         self.mode = mode
         self.input_size = input_size

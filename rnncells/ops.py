@@ -163,8 +163,10 @@ def differentiate_twice(
         found = pull(tensors[: len(grad_outputs)])
         return [g for g, needed in zip(found, needs, strict=True) if needed]
 
-    pull = torch.func.vjp(bptt, *grad_outputs, *inputs)[1]
-    return list(pull(list(grads)))
+    # The reference's products would follow autocast, where the kernels do not.
+    with torch.autocast(inputs[0].device.type, enabled=False):
+        pull = torch.func.vjp(bptt, *grad_outputs, *inputs)[1]
+        return list(pull(list(grads)))
 
 
 def _backward_gradient(ctx: Any, grads: Sequence[Tensor]) -> tuple[Any, ...]:

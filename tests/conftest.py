@@ -40,9 +40,11 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 def keep_threads() -> Iterator[None]:
     """Lets a test choose the number of threads, and restores it."""
-    before = torch.get_num_threads()
+    before = torch.get_num_threads(), _C.thread_threshold()
+    _C.set_thread_threshold(0)  # or small problems would stay on one thread
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(before[0])
+    _C.set_thread_threshold(before[1])
 
 
 @pytest.fixture(autouse=True)

@@ -83,14 +83,16 @@ def covering_grid() -> Iterator[tuple[Sizes, dict[str, Any]]]:
 
 @contextmanager
 def using(isa: str, threads: int) -> Iterator[str]:
-    before = _C.get_isa(), torch.get_num_threads()
+    before = _C.get_isa(), torch.get_num_threads(), _C.thread_threshold()
     _C.set_isa(isa)
     torch.set_num_threads(threads)
+    _C.set_thread_threshold(0)  # or the small problems here would stay on one thread
     try:
         yield f"{isa}, {threads} threads"
     finally:
         _C.set_isa(before[0])
         torch.set_num_threads(before[1])
+        _C.set_thread_threshold(before[2])
 
 
 def check_everywhere(problem: Problem, dtypes: tuple[torch.dtype, ...] = DTYPES) -> None:

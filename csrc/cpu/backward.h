@@ -29,7 +29,10 @@ class BackwardPass {
         padded_(ceil_divide(size_.units, lanes) * lanes),
         width_(shares * size_.units),
         chunk_(chunk_steps(size_, width_)),
-        recurrent_weights_(packed_size<T>(shares * size_.units, size_.units)),
+        back_through_time_(size_.steps > 1 || Cell::phases > 1 ||
+                           call.initial_gradient[0] != nullptr),
+        recurrent_weights_(back_through_time_ ? packed_size<T>(shares * size_.units, size_.units)
+                                              : 0),
         input_weights_(
             call.x_gradient == nullptr ? 0 : packed_size<T>(shares * size_.units, size_.inputs)),
         carry_(states * size_.batch * padded_),
@@ -41,10 +44,12 @@ class BackwardPass {
     for_phases<Cell>([&](auto index) {
       constexpr int P = decltype(index)::value;
       constexpr Phase phase = Cell::phase(P);
-      pack_transposed(
-          phase, phase.recurrent, size_.units, w.recurrent, w.recurrent_row_stride,
-          w.recurrent_column_stride, size_.units,
-          recurrent_weights_ + packed_size<T>(phase.shares.first * size_.units, size_.units));
+      if (back_through_time_) {
+        pack_transposed(
+            phase, phase.recurrent, size_.units, w.recurrent, w.recurrent_row_stride,
+            w.recurrent_column_stride, size_.units,
+            recurrent_weights_ + packed_size<T>(phase.shares.first * size_.units, size_.units));
+      }
       if (call.x_gradient != nullptr) {
         pack_transposed(
             phase, phase.input, size_.units, w.input, w.input_row_stride, w.input_column_stride,
@@ -331,9 +336,10 @@ class BackwardPass {
 
   const BackwardCall<T>& call_;
   const Sizes size_;
-  const int64_t padded_;  // units, filled up to whole vectors
-  const int64_t width_;   // of a row of share gradients
-  const int64_t chunk_;   // time steps at once
+  const int64_t padded_;          // units, filled up to whole vectors
+  const int64_t width_;           // of a row of share gradients
+  const int64_t chunk_;           // time steps at once
+  const bool back_through_time_;  // whether any gradient goes through the recurrent weights
   Buffer<T> recurrent_weights_, input_weights_, carry_, zeros_, gradients_;
 };
 

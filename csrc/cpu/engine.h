@@ -16,6 +16,7 @@ struct Pool {
   using Body = void (*)(int64_t begin, int64_t end, void* context);
   void (*run)(int64_t n, Body body, void* context) = nullptr;
   int threads = 1;
+  int64_t least_work = 0;  // multiply-adds below which one thread does it
 };
 
 struct Sizes {

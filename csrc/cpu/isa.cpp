@@ -41,6 +41,8 @@ std::atomic<size_t>& current() {
   return index;
 }
 
+std::atomic<int64_t> least_threaded_work{200000};  // some tens of microseconds on one core
+
 std::string joined(const std::vector<std::string>& names) {
   std::string text;
   for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
@@ -85,5 +87,12 @@ void choose_isa_from_environment() {
 }
 
 CellTable cpu_engine() { return isas()[current()].engine(); }
+
+int64_t thread_threshold() { return least_threaded_work; }
+
+void set_thread_threshold(int64_t multiply_adds) {
+  if (multiply_adds < 0) throw std::invalid_argument("rnncells: the threshold is not negative");
+  least_threaded_work = multiply_adds;
+}
 
 }  // namespace rnncells

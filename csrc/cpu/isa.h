@@ -25,4 +25,8 @@ void choose_isa_from_environment();
 
 CellTable cpu_engine();
 
+// Multiply-adds below which a call stays on one thread. Results do not depend on it.
+int64_t thread_threshold();
+void set_thread_threshold(int64_t multiply_adds);
+
 }  // namespace rnncells

@@ -157,11 +157,11 @@ RNNCELLS_INLINE int64_t packed_size(int64_t depth, int64_t columns) {
   return depth * ceil_divide(columns, Vec<T>::lanes) * Vec<T>::lanes;
 }
 
-// Runs body(begin, end) over [0, n), on the pool's threads if the work (multiply-adds) is worth it.
+// Runs body(begin, end) over [0, n), on the pool's threads if the work (multiply-adds) is worth
+// it.
 template <class Body>
 RNNCELLS_INLINE void in_parallel(const Pool& pool, int64_t n, int64_t work, const Body& body) {
-  constexpr int64_t worth_a_thread = 200000;
-  if (pool.threads <= 1 || n <= 1 || work < worth_a_thread) {
+  if (pool.threads <= 1 || n <= 1 || work < pool.least_work) {
     body(0, n);
     return;
   }

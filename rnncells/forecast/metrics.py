@@ -22,7 +22,7 @@ def mae(forecast: Tensor, truth: Tensor) -> float:
         ValueError: forecasts and truth (any shape) differ in shape, or are empty.
     """
     check_same_shape(forecast, truth)
-    return (forecast - truth).double().abs().mean().item()
+    return (forecast.double() - truth.double()).abs().mean().item()
 
 
 def rmse(forecast: Tensor, truth: Tensor) -> float:
@@ -33,7 +33,7 @@ def rmse(forecast: Tensor, truth: Tensor) -> float:
         ValueError: forecasts and truth (any shape) differ in shape, or are empty.
     """
     check_same_shape(forecast, truth)
-    return (forecast - truth).double().square().mean().sqrt().item()
+    return (forecast.double() - truth.double()).square().mean().sqrt().item()
 
 
 def seasonal_scale(series: Tensor, season: int) -> float:

@@ -42,7 +42,10 @@ class StandardScaler:
             raise ValueError(f"series: expected values in every feature, feature {column} has none")
         mean = series.nanmean(dim=0)
         deviation = (series - mean).square().nanmean(dim=0).sqrt()
-        return cls(mean, torch.where(deviation > 0, deviation, 1.0))
+        # a constant's mean is rounded, and so leaves a deviation of some units in the last place
+        lowest = series.nan_to_num(nan=torch.inf).amin(0)
+        highest = series.nan_to_num(nan=-torch.inf).amax(0)
+        return cls(mean, torch.where(lowest < highest, deviation, 1.0))
 
     def transform(self, values: Tensor) -> Tensor:
         """Scale ``values`` [..., features]; NaN stays NaN.

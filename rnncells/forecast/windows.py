@@ -21,6 +21,8 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
     steps [o - context, o), all features; its horizon is [o, o + horizon), the target features.
     Every horizon lies whole in [start, stop), so that spans that do not overlap share no
     target; a context may begin before ``start``, because the past is known when one forecasts.
+    (With ``every_step`` the forecasts made inside a context have targets there too, before
+    ``start``: that is for training, not for scoring.)
 
     The series is not copied: a batch is gathered from views when it is asked for.
 

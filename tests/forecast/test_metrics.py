@@ -22,6 +22,11 @@ def test_errors_by_hand() -> None:
     assert mase(FORECAST, TRUTH, scale=4.5) == 0.5
 
 
+def test_integers_do_not_wrap() -> None:
+    forecast = torch.tensor([1, 2], dtype=torch.uint8)
+    assert mae(forecast, torch.tensor([2, 5], dtype=torch.uint8)) == 2.0
+
+
 def test_seasonal_scale_by_hand() -> None:
     series = torch.tensor([1.0, 2.0, 4.0, 6.0, 5.0])
     assert seasonal_scale(series, season=2) == (3 + 4 + 1) / 3

@@ -25,6 +25,14 @@ def test_missing_values_are_left_out_and_stay_missing() -> None:
     assert scaler.transform(series).isnan().flatten().tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_constant_that_the_mean_rounds_is_only_centred(dtype: torch.dtype) -> None:
+    series = torch.full((1000, 2), 0.1, dtype=dtype)
+    series[5, 1] = torch.nan
+    scaler = StandardScaler.fit(series)
+    assert torch.equal(scaler.scale, torch.ones(2, dtype=dtype))
+
+
 def test_constant_feature_is_only_centred() -> None:
     scaler = StandardScaler.fit(torch.full((4, 1), 5.0))
     assert scaler.scale.item() == 1

@@ -64,7 +64,7 @@ Result run_engine(const CellEngine& engine, const Problem& p, bool threads) {
   b.dw_hh.resize(gates * units * units);
   b.db_ih.resize(gates * units);
   b.db_hh.resize(gates * units);
-  const Pool pool{threads ? run_on_threads : nullptr, threads ? 2 : 1};
+  const Pool pool{threads ? run_on_threads : nullptr, threads ? 2 : 1, 0};
   const Weights<T> weights{b.w_ih.data(),
                            inputs,
                            1,
