@@ -229,19 +229,6 @@ class BackwardPass {
     });
   }
 
-  template <bool Full>
-  RNNCELLS_INLINE static V load(const T* p, int present) {
-    return Full ? V::load(p) : V::load(p, present);
-  }
-  template <bool Full>
-  RNNCELLS_INLINE static void store(V value, T* p, int present) {
-    if (Full) {
-      value.store(p);
-    } else {
-      value.store(p, present);
-    }
-  }
-
   // The cell's adjoint on one vector of units and the rows of a tile.
   template <int P, int Count, bool Full>
   RNNCELLS_INLINE void run_cell(const Step& step, int64_t first, int64_t height, int64_t unit,
@@ -254,28 +241,28 @@ class BackwardPass {
       const V product = V::load(tile);
       const T* saved = step.saved[row] + unit;
       RNNCELLS_UNROLL
-      for (int i = 0; i < Cell::saved; ++i) save[i] = load<Full>(saved + i * units, present);
+      for (int i = 0; i < Cell::saved; ++i) save[i] = load_lanes<Full>(saved + i * units, present);
       RNNCELLS_UNROLL
       for (int i = 0; i < states; ++i) {
-        previous[i] = load<Full>(step.previous[i][row] + unit, present);
-        next[i] = load<Full>(step.next[i][row] + unit, present);
+        previous[i] = load_lanes<Full>(step.previous[i][row] + unit, present);
+        next[i] = load_lanes<Full>(step.next[i][row] + unit, present);
         state_gradient[i] = V::load(step.carry[i][row] + unit);
       }
       T* target = step.gradients[row] + unit;
       RNNCELLS_UNROLL
       for (int i = 0; i < shares; ++i) {
         gradient[i] =
-            P < last_phase && i < own.end() ? load<Full>(target + i * units, present) : V(0);
+            P < last_phase && i < own.end() ? load_lanes<Full>(target + i * units, present) : V(0);
       }
       if constexpr (P == last_phase) {
-        const V outside = product + load<Full>(step.y_gradient[row] + unit, present);
+        const V outside = product + load_lanes<Full>(step.y_gradient[row] + unit, present);
         state_gradient[0] =
             Cell::direct_hidden || step.final ? outside + state_gradient[0] : outside;
       }
       Cell::template backward<P>(save, previous, next, product, state_gradient, gradient);
       RNNCELLS_UNROLL
       for (int i = 0; i < shares; ++i) {
-        if (i < own.end()) store<Full>(gradient[i], target + i * units, present);
+        if (i < own.end()) store_lanes<Full>(gradient[i], target + i * units, present);
       }
       RNNCELLS_UNROLL
       for (int i = 0; i < states; ++i) {

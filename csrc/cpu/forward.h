@@ -224,19 +224,6 @@ class ForwardPass {
     });
   }
 
-  template <bool Full>
-  RNNCELLS_INLINE static V load(const T* p, int present) {
-    return Full ? V::load(p) : V::load(p, present);
-  }
-  template <bool Full>
-  RNNCELLS_INLINE static void store(V value, T* p, int present) {
-    if (Full) {
-      value.store(p);
-    } else {
-      value.store(p, present);
-    }
-  }
-
   // The cell on one vector of units and the rows of a tile.
   template <int P, int Count, bool Full>
   RNNCELLS_INLINE void run_cell(const Step& step, int64_t first, int64_t height, int64_t unit,
@@ -249,25 +236,25 @@ class ForwardPass {
       for (int i = 0; i < L::shares; ++i) share[i] = V::load(tile + i * Count * lanes);
       RNNCELLS_UNROLL
       for (int i = 0; i < states; ++i) {
-        previous[i] = load<Full>(step.previous[i][first + m] + unit, present);
+        previous[i] = load_lanes<Full>(step.previous[i][first + m] + unit, present);
       }
       T* saved = step.saved[first + m] + unit;
       RNNCELLS_UNROLL
       for (int i = 0; i < Cell::saved; ++i) {
-        if (i < filled.first) save[i] = load<Full>(saved + i * saved_width(), present);
+        if (i < filled.first) save[i] = load_lanes<Full>(saved + i * saved_width(), present);
       }
       Cell::template forward<P>(share, previous, next, save);
       if constexpr (saves) {
         RNNCELLS_UNROLL
         for (int i = 0; i < Cell::saved; ++i) {
           if (filled.first > i || i >= filled.end()) continue;
-          store<Full>(save[i], saved + i * saved_width(), present);
+          store_lanes<Full>(save[i], saved + i * saved_width(), present);
         }
       }
       if constexpr (P == Cell::phases - 1) {
         RNNCELLS_UNROLL
         for (int i = 0; i < states; ++i) {
-          store<Full>(next[i], step.next[i][first + m] + unit, present);
+          store_lanes<Full>(next[i], step.next[i][first + m] + unit, present);
         }
       }
     }
