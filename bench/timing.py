@@ -24,8 +24,7 @@ class Timing(NamedTuple):
 def _sample(call: Callable[[], None], repeats: int) -> float:
     """Return the seconds a call takes in a run of them, as in a training loop.
 
-    The first call is not counted: it meets the caches and the heap as the other side left them
-    (torch.nn's step-by-step loops leave thousands of freed blocks to whoever allocates next).
+    The first call is not counted: it meets the caches and the heap as the other side left them.
     """
     call()
     start = perf_counter()
