@@ -242,11 +242,11 @@ void run_forward(const Layer& layer, const Tensor& y, const std::vector<Tensor>&
   }
 }
 
-std::tuple<Tensor, std::vector<Tensor>, Tensor> layer_forward(const Tensor& x,
-                                                              const std::vector<Tensor>& states,
-                                                              const std::vector<Tensor>& weights,
-                                                              const std::string& cell,
-                                                              bool bidirectional, bool save) {
+std::tuple<Tensor, std::vector<Tensor>, Tensor> layer_forward(
+    const Tensor& x, const std::vector<Tensor>& states, const std::vector<Tensor>& weights,
+    const std::optional<Tensor>& lengths, const std::optional<Tensor>& batch_sizes,
+    const std::string& cell, bool bidirectional, bool save) {
+  RNNCELLS_REQUIRE(!lengths.has_value() && !batch_sizes.has_value(), "lengths are not there yet");
   const Layer layer(x, states, weights, cell, bidirectional);
   const Tensor y = empty(layer.output_sizes(), layer.dtype);
   std::vector<Tensor> last;
@@ -327,9 +327,12 @@ void run_backward(const Layer& layer, const Tensor& y, const Tensor& reserve,
 std::vector<Tensor> layer_backward(const std::optional<Tensor>& y_gradient,
                                    const std::vector<Tensor>& last_gradient, const Tensor& x,
                                    const std::vector<Tensor>& states,
-                                   const std::vector<Tensor>& weights, const Tensor& y,
+                                   const std::vector<Tensor>& weights,
+                                   const std::optional<Tensor>& lengths,
+                                   const std::optional<Tensor>& batch_sizes, const Tensor& y,
                                    const Tensor& reserve, const std::string& cell,
                                    bool bidirectional, const std::vector<int64_t>& needs) {
+  RNNCELLS_REQUIRE(!lengths.has_value() && !batch_sizes.has_value(), "lengths are not there yet");
   const Layer layer(x, states, weights, cell, bidirectional);
   layer.check(y, "y", layer.output_sizes());
   layer.check(reserve, "reserve", layer.reserve_sizes());
@@ -358,11 +361,13 @@ std::vector<Tensor> layer_backward(const std::optional<Tensor>& y_gradient,
 
 STABLE_TORCH_LIBRARY(rnncells, library) {
   library.def(
-      "layer_forward(Tensor x, Tensor[] states, Tensor[] weights, str cell, bool bidirectional, "
-      "bool save) -> (Tensor y, Tensor[] last, Tensor reserve)");
+      "layer_forward(Tensor x, Tensor[] states, Tensor[] weights, Tensor? lengths, "
+      "Tensor? batch_sizes, str cell, bool bidirectional, bool save) -> (Tensor y, Tensor[] last, "
+      "Tensor reserve)");
   library.def(
       "layer_backward(Tensor? grad_y, Tensor[] grad_last, Tensor x, Tensor[] states, "
-      "Tensor[] weights, Tensor y, Tensor reserve, str cell, bool bidirectional, int[] needs) "
+      "Tensor[] weights, Tensor? lengths, Tensor? batch_sizes, Tensor y, Tensor reserve, str cell, "
+      "bool bidirectional, int[] needs) "
       "-> Tensor[]");
 }
 

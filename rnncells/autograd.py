@@ -26,29 +26,38 @@ NO_FORWARD_MODE = (
 class _EagerLayer(Function):
     @staticmethod
     def forward(
-        ctx: Any, cell: str, bidirectional: bool, states: int, x: Tensor, *tensors: Tensor
+        ctx: Any,
+        cell: str,
+        bidirectional: bool,
+        lengths: Tensor | None,
+        batch_sizes: Tensor | None,
+        states: int,
+        x: Tensor,
+        *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         given, weights = list(tensors[:states]), list(tensors[states:])
         with BelowAutograd():
-            y, last, reserve = layer_forward(x, given, weights, cell, bidirectional, True)
+            y, last, reserve = layer_forward(
+                x, given, weights, lengths, batch_sizes, cell, bidirectional, True
+            )
         ctx.cell, ctx.bidirectional, ctx.states = cell, bidirectional, states
-        ctx.save_for_backward(x, *tensors, y, reserve)
+        ctx.save_for_backward(lengths, batch_sizes, y, reserve, x, *tensors)
         ctx.set_materialize_grads(False)
         return (y, *last)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         grad_y, *grad_last = grads
-        x, *tensors, y, reserve = ctx.saved_tensors
+        lengths, batch_sizes, y, reserve, x, *tensors = ctx.saved_tensors
         given, weights = tensors[: ctx.states], tensors[ctx.states :]
-        saved = x, given, weights, y, reserve, ctx.cell, ctx.bidirectional
-        needs = ctx.needs_input_grad[3:]
+        saved = x, given, weights, lengths, batch_sizes, y, reserve, ctx.cell, ctx.bidirectional
+        needs = ctx.needs_input_grad[5:]
         if torch.is_grad_enabled():  # someone will derive the gradient
             found = gradients(layer_backward, saved, grad_y, grad_last, needs)
         else:
             with BelowAutograd():
                 found = gradients(layer_backward, saved, grad_y, grad_last, needs)
-        return (None, None, None, *found)
+        return (None, None, None, None, None, *found)
 
 
 class _TransformedLayer(Function):
@@ -58,28 +67,46 @@ class _TransformedLayer(Function):
 
     @staticmethod
     def forward(
-        cell: str, bidirectional: bool, states: int, x: Tensor, *tensors: Tensor
+        cell: str,
+        bidirectional: bool,
+        lengths: Tensor | None,
+        batch_sizes: Tensor | None,
+        states: int,
+        x: Tensor,
+        *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         given, weights = list(tensors[:states]), list(tensors[states:])
-        y, last, reserve = layer_forward(x, given, weights, cell, bidirectional, True)
+        y, last, reserve = layer_forward(
+            x, given, weights, lengths, batch_sizes, cell, bidirectional, True
+        )
         return (y, *last, reserve)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.cell, ctx.bidirectional, ctx.states, *tensors = inputs
+        ctx.cell, ctx.bidirectional, lengths, batch_sizes, ctx.states, *tensors = inputs
         ctx.mark_non_differentiable(output[-1])
-        ctx.save_for_backward(*tensors, output[0], output[-1])
+        ctx.save_for_backward(lengths, batch_sizes, output[0], output[-1], *tensors)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, *tensors, y, reserve = ctx.saved_tensors
-        needs = [int(needed) for needed in ctx.needs_input_grad[3:]]
+        lengths, batch_sizes, y, reserve, *tensors = ctx.saved_tensors
+        needs = [int(needed) for needed in ctx.needs_input_grad[5:]]
         found = iter(
             _TransformedBackward.apply(
-                ctx.cell, ctx.bidirectional, ctx.states, needs, reserve, y, *grads[:-1], x, *tensors
+                ctx.cell,
+                ctx.bidirectional,
+                lengths,
+                batch_sizes,
+                ctx.states,
+                needs,
+                reserve,
+                y,
+                *grads[:-1],
+                *tensors,
             )
         )
-        return (None, None, None, *(next(found) if needed else None for needed in needs))
+        gradients_of = (next(found) if needed else None for needed in needs)
+        return (None, None, None, None, None, *gradients_of)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -96,6 +123,8 @@ class _TransformedBackward(Function):
     def forward(
         cell: str,
         bidirectional: bool,
+        lengths: Tensor | None,
+        batch_sizes: Tensor | None,
         states: int,
         needs: list[int],
         reserve: Tensor,
@@ -106,23 +135,30 @@ class _TransformedBackward(Function):
         grad_y, *grad_last = tensors[:split]
         x, *rest = tensors[split:]
         given, weights = rest[:states], rest[states:]
-        saved = x, given, weights, y, reserve, cell, bidirectional
+        saved = x, given, weights, lengths, batch_sizes, y, reserve, cell, bidirectional
         return tuple(layer_backward(grad_y, grad_last, *saved, needs))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.cell, ctx.bidirectional, ctx.states, ctx.needs, _, _, *tensors = inputs
-        ctx.save_for_backward(*tensors)
+        ctx.cell, ctx.bidirectional, lengths, batch_sizes, ctx.states, ctx.needs, *tensors = inputs
+        ctx.save_for_backward(lengths, batch_sizes, *tensors[2:])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        tensors = ctx.saved_tensors
+        lengths, batch_sizes, *tensors = ctx.saved_tensors
         split = len(tensors) - len(ctx.needs)
         found = differentiate_twice(
-            ctx.cell, ctx.bidirectional, ctx.states, ctx.needs, tensors[:split], tensors[split:],
+            ctx.cell,
+            ctx.bidirectional,
+            lengths,
+            batch_sizes,
+            ctx.states,
+            ctx.needs,
+            tensors[:split],
+            tensors[split:],
             grads,
-        )  # fmt: skip
-        return (None, None, None, None, None, None, *found)
+        )
+        return (*[None] * 8, *found)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -135,44 +171,57 @@ def run_layer(
     weights: Sequence[Tensor],
     cell: str,
     bidirectional: bool = False,
+    lengths: Tensor | None = None,
+    batch_sizes: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Run one recurrent layer, all its directions, over whole sequences.
 
     Args:
-        x: the input, [T, B, I], any strides.
-        states: one [D, B, H] tensor for each state of the cell (hidden state first), or none for
-            zeros.
-        weights: for each direction weight_ih [gates * H, I], weight_hh [gates * H, H] and, with
-            biases, bias_ih and bias_hh [gates * H].
+        x: the input, [T, B, I], any strides; or packed, [N, I]: the rows of each time step one
+            after another, as PackedSequence has them.
+        states: the hidden state [D, B, P] and every other state of the cell [D, B, H]; or none, for
+            zeros, which a packed ``x`` does not allow. P is H without a projection.
+        weights: for each direction weight_ih [gates * H, I], weight_hh [gates * H, P], with biases
+            bias_ih and bias_hh [gates * H], and with a projection weight_hr [P, H].
         cell: a name in ``rnncells.reference.CELLS``.
         bidirectional: whether a second direction (D = 2) runs from the last time step to the first.
+        lengths: [B], int64 on the CPU, from 1 to T: the time steps of each sequence of a padded
+            ``x``, of which nothing else is read.
+        batch_sizes: [T], int64 on the CPU: for a packed ``x`` the rows of each time step.
 
     Returns:
-        The output [T, B, D * H] and the last states, [D, B, H] each. Differentiable, also twice,
-        and under torch.func's grad, vjp and vmap.
+        The output [T, B, D * P] or [N, D * P], zero behind a sequence's end, and the last states of
+        each sequence, of the shapes of ``states``. Differentiable, also twice, and under
+        torch.func's grad, vjp and vmap.
 
     Raises:
-        RuntimeError: a tensor has the wrong shape, dtype (float32 and float64 are supported) or
-            device (the CPU is).
+        RuntimeError: a tensor has the wrong shape, dtype (float32, float64, float16 and bfloat16
+            are supported) or device (the CPU is), or lengths are out of range.
         NotImplementedError: an input carries a forward-mode tangent.
     """
     if torch.compiler.is_compiling():
         save = torch.is_grad_enabled()
-        y, last, _ = layer_forward(x, list(states), list(weights), cell, bidirectional, save)
+        y, last, _ = layer_forward(
+            x, list(states), list(weights), lengths, batch_sizes, cell, bidirectional, save
+        )
         return y, last
     if torch._C._are_functorch_transforms_active():
         y, *last, _ = _TransformedLayer.apply(
-            cell, bidirectional, len(states), x, *states, *weights
+            cell, bidirectional, lengths, batch_sizes, len(states), x, *states, *weights
         )
         return y, last
     inputs = (x, *states, *weights)
     if forward_ad._current_level >= 0:
         _refuse_tangents(inputs)
     if torch.is_grad_enabled() and any([t.requires_grad for t in inputs]):  # noqa: C419  quicker
-        y, *last = _EagerLayer.apply(cell, bidirectional, len(states), *inputs)
+        y, *last = _EagerLayer.apply(
+            cell, bidirectional, lengths, batch_sizes, len(states), *inputs
+        )
         return y, last
     with BelowAutograd():
-        y, last, _ = layer_forward(x, list(states), list(weights), cell, bidirectional, False)
+        y, last, _ = layer_forward(
+            x, list(states), list(weights), lengths, batch_sizes, cell, bidirectional, False
+        )
     return y, last
 
 

@@ -1,19 +1,26 @@
 """The operators as Python sees them: fake kernels, autograd and vmap.
 
-``torch.ops.rnncells.layer_forward(x, states, weights, cell, bidirectional, save)`` runs one layer
-with all its directions over whole sequences and returns ``(y, last, reserve)``;
-``torch.ops.rnncells.layer_backward(grad_y, grad_last, x, states, weights, y, reserve, cell,
-bidirectional, needs)`` is BPTT and returns the gradients asked for. Shapes (T time steps, B
-sequences, I inputs, H units, D directions, R reserve slots of the cell):
+``torch.ops.rnncells.layer_forward(x, states, weights, lengths, batch_sizes, cell, bidirectional,
+save)`` runs one layer with all its directions over whole sequences and returns ``(y, last,
+reserve)``; ``torch.ops.rnncells.layer_backward(grad_y, grad_last, x, states, weights, lengths,
+batch_sizes, y, reserve, cell, bidirectional, needs)`` is BPTT and returns the gradients asked for.
+Shapes (T time steps, B sequences, I inputs, H units, P outputs: H, or the projection's rows; D
+directions, R reserve slots of the cell):
 
-- x [T, B, I] with any strides; y and grad_y [T, B, D * H];
-- states, last, grad_last: one [D, B, H] tensor for each state of the cell, or none (zeros);
-- weights: for each direction weight_ih [gates * H, I], weight_hh [gates * H, H] and, with biases,
-  bias_ih and bias_hh [gates * H];
-- reserve [D, T, B, R * H], or [0] where ``save`` is false;
+- x [T, B, I] with any strides, or packed, [N, I]: the rows of each time step one after another;
+  y and grad_y [T, B, D * P] or [N, D * P];
+- states, last, grad_last: the hidden state [D, B, P], every other [D, B, H]; or none (zeros), which
+  a packed x does not allow;
+- weights: for each direction weight_ih [gates * H, I], weight_hh [gates * H, P], with biases
+  bias_ih and bias_hh [gates * H], and with a projection weight_hr [P, H];
+- lengths: the B sequences' numbers of time steps, 1 to T, int64, on the CPU; None where all have T.
+  Behind a sequence's end x is not read, y and the gradient of x are zero;
+- batch_sizes: for a packed x the rows of its T time steps, which do not grow, int64, on the CPU;
+- reserve [D, T, B, R * H] or [D, N, R * H] (with a projection (R + 1) * H), or [0] where ``save``
+  is false;
 - needs: 0 or 1 for x, each state and each weight.
 
-float32 and float64, on the CPU. Errors are RuntimeErrors that name the argument.
+float32, float64, float16 and bfloat16, on the CPU. Errors are RuntimeErrors that name the argument.
 """
 
 from __future__ import annotations
@@ -34,22 +41,32 @@ layer_backward = torch.ops.rnncells.layer_backward.default
 Forward = tuple[Tensor, list[Tensor], Tensor]
 
 
+def unit_count(cell: str, weights: Sequence[Tensor]) -> int:
+    """H, read off the weights of a layer."""
+    return weights[0].shape[0] // CELLS[cell]["gates"]
+
+
 @torch.library.register_fake("rnncells::layer_forward")
 def _forward_fake(
     x: Tensor,
     states: Sequence[Tensor],
     weights: Sequence[Tensor],
+    lengths: Tensor | None,
+    batch_sizes: Tensor | None,
     cell: str,
     bidirectional: bool,
     save: bool,
 ) -> Forward:
     facts, directions = CELLS[cell], 2 if bidirectional else 1
-    (steps, batch, _), units = x.shape, weights[1].shape[1]
-    y = x.new_empty((steps, batch, directions * units))
-    last = [x.new_empty((directions, batch, units)) for _ in range(facts["states"])]
+    units, outputs = unit_count(cell, weights), weights[1].shape[1]
+    batch = x.shape[1] if batch_sizes is None else states[0].shape[1]
+    y = x.new_empty((*x.shape[:-1], directions * outputs))
+    widths = [outputs] + [units] * (facts["states"] - 1)
+    last = [x.new_empty((directions, batch, width)) for width in widths]
     if not save:
         return y, last, x.new_empty((0,))
-    return y, last, x.new_empty((directions, steps, batch, facts["reserve"] * units))
+    slots = facts["reserve"] + (len(weights) // directions) % 2
+    return y, last, x.new_empty((directions, *x.shape[:-1], slots * units))
 
 
 @torch.library.register_fake("rnncells::layer_backward")
@@ -59,6 +76,8 @@ def _backward_fake(
     x: Tensor,
     states: Sequence[Tensor],
     weights: Sequence[Tensor],
+    lengths: Tensor | None,
+    batch_sizes: Tensor | None,
     y: Tensor,
     reserve: Tensor,
     cell: str,
@@ -78,40 +97,45 @@ def gradients(
 ) -> list[Tensor | None]:
     """Call ``backward`` for the gradients needed of x, each state and each weight.
 
-    ``saved`` is (x, states, weights, y, reserve, cell, bidirectional). Outputs without a gradient
+    ``saved`` holds layer_backward's arguments from x to bidirectional. Outputs without a gradient
     count as zero; where none has one, so have the inputs.
     """
     given = [g for g in grad_last if g is not None]
     if not any(needs) or (grad_y is None and not given):
         return [None] * len(needs)
     if given:
-        given = [torch.zeros_like(given[0]) if g is None else g for g in grad_last]
+        outputs, units = saved[2][1].shape[1], unit_count(saved[-2], saved[2])
+        widths = [outputs] + [units] * (len(grad_last) - 1)
+        given = [
+            given[0].new_zeros((*given[0].shape[:-1], width)) if g is None else g
+            for g, width in zip(grad_last, widths, strict=True)
+        ]
     found = iter(backward(grad_y, given, *saved, [int(needed) for needed in needs]))
     return [next(found) if needed else None for needed in needs]
 
 
 def _forward_context(ctx: Any, inputs: tuple[Any, ...], output: Forward) -> None:
-    x, states, weights, ctx.cell, ctx.bidirectional, ctx.kept = inputs
+    x, states, weights, lengths, batch_sizes, ctx.cell, ctx.bidirectional, ctx.kept = inputs
     y, _, reserve = output
     ctx.counts = len(states), len(weights)
-    ctx.save_for_backward(x, *states, *weights, y, reserve)
+    ctx.save_for_backward(lengths, batch_sizes, y, reserve, x, *states, *weights)
     ctx.set_materialize_grads(False)
 
 
 def _forward_gradient(
     ctx: Any, grad_y: Tensor | None, grad_last: Sequence[Tensor | None], grad_reserve: Tensor | None
 ) -> tuple[Any, ...]:
-    x, *rest = ctx.saved_tensors
-    *rest, y, reserve = rest
+    lengths, batch_sizes, y, reserve, x, *rest = ctx.saved_tensors
     states, weights = rest[: ctx.counts[0]], rest[ctx.counts[0] :]
+    arguments = x, states, weights, lengths, batch_sizes
     if not ctx.kept:
-        _, _, reserve = layer_forward(x, states, weights, ctx.cell, ctx.bidirectional, True)
+        _, _, reserve = layer_forward(*arguments, ctx.cell, ctx.bidirectional, True)
     need_x, need_states, need_weights, *_ = ctx.needs_input_grad
     needs = [need_x, *_flags(need_states, states), *_flags(need_weights, weights)]
-    saved = x, states, weights, y, reserve, ctx.cell, ctx.bidirectional
+    saved = *arguments, y, reserve, ctx.cell, ctx.bidirectional
     found = gradients(layer_backward, saved, grad_y, grad_last or [], needs)
     split = 1 + len(states)
-    return found[0], found[1:split], found[split:], None, None, None
+    return found[0], found[1:split], found[split:], None, None, None, None, None
 
 
 def _flags(needed: Any, tensors: Sequence[Tensor]) -> list[bool]:
@@ -120,16 +144,27 @@ def _flags(needed: Any, tensors: Sequence[Tensor]) -> list[bool]:
 
 
 def _backward_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    grad_y, grad_last, x, states, weights, _, _, ctx.cell, ctx.bidirectional, needs = inputs
+    grad_y, grad_last, x, states, weights, lengths, batch_sizes, _, _, *rest = inputs
+    ctx.cell, ctx.bidirectional, needs = rest
     ctx.needs = list(needs)
     ctx.counts = len(grad_last), len(states), len(weights)
     ctx.has_grad_y = grad_y is not None
-    ctx.save_for_backward(*([grad_y] if ctx.has_grad_y else []), *grad_last, x, *states, *weights)
+    ctx.save_for_backward(
+        lengths,
+        batch_sizes,
+        *([grad_y] if ctx.has_grad_y else []),
+        *grad_last,
+        x,
+        *states,
+        *weights,
+    )
 
 
 def differentiate_twice(
     cell: str,
     bidirectional: bool,
+    lengths: Tensor | None,
+    batch_sizes: Tensor | None,
     states: int,
     needs: Sequence[int],
     grad_outputs: Sequence[Tensor],
@@ -140,7 +175,8 @@ def differentiate_twice(
     """Derive BPTT, by differentiating the reference twice.
 
     Args:
-        cell, bidirectional: as for the operators; ``states`` tensors of ``inputs`` are states.
+        cell, bidirectional, lengths, batch_sizes: as for the operators; ``states`` tensors of
+            ``inputs`` are states.
         needs: which inputs' gradients BPTT was asked for.
         grad_outputs: what it was given: the gradients of y (unless ``has_grad_y`` is false) and of
             each last state, or of none of them.
@@ -154,7 +190,7 @@ def differentiate_twice(
 
     def run(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         given, weights = list(rest[:states]), list(rest[states:])
-        y, last = reference.layer(x, given, weights, cell, bidirectional)
+        y, last = reference.layer(x, given, weights, cell, bidirectional, lengths, batch_sizes)
         outputs = [y, *last] if has_grad_y else list(last)
         return tuple(outputs[: len(grad_outputs)])
 
@@ -170,11 +206,14 @@ def differentiate_twice(
 
 
 def _backward_gradient(ctx: Any, grads: Sequence[Tensor]) -> tuple[Any, ...]:
+    lengths, batch_sizes, *saved = ctx.saved_tensors
     outputs = int(ctx.has_grad_y) + ctx.counts[0]
-    grad_outputs, inputs = ctx.saved_tensors[:outputs], ctx.saved_tensors[outputs:]
+    grad_outputs, inputs = saved[:outputs], saved[outputs:]
     found = differentiate_twice(
         ctx.cell,
         ctx.bidirectional,
+        lengths,
+        batch_sizes,
         ctx.counts[1],
         ctx.needs,
         grad_outputs,
@@ -185,7 +224,7 @@ def _backward_gradient(ctx: Any, grads: Sequence[Tensor]) -> tuple[Any, ...]:
     grad_y = found.pop(0) if ctx.has_grad_y else None
     grad_last, (x, *rest) = found[: ctx.counts[0]], found[ctx.counts[0] :]
     states, weights = rest[: ctx.counts[1]], rest[ctx.counts[1] :]
-    return grad_y, grad_last, x, states, weights, None, None, None, None, None
+    return grad_y, grad_last, x, states, weights, *[None] * 7
 
 
 torch.library.register_autograd(
@@ -231,17 +270,13 @@ def _unfold(tensor: Tensor, samples: int, place: int) -> Tensor:
 
 
 def _forward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Forward, Any]:
-    x, states, weights, cell, bidirectional, save = arguments
+    x, states, weights, lengths, batch_sizes, cell, bidirectional, save = arguments
     samples = info.batch_size
     count = CELLS[cell]["states"]
-    if _batched(in_dims[2]):  # each sample has weights of its own
+    if _batched(in_dims[2]) or lengths is not None or batch_sizes is not None:
+        # Each sample has weights of its own, or a reserve whose rows are in an order of its own.
         runs = [
-            layer_forward(
-                *(_sample(a, d, i) for a, d in zip(arguments[:3], in_dims[:3], strict=True)),
-                cell,
-                bidirectional,
-                save,
-            )
+            layer_forward(*(_sample(a, d, i) for a, d in zip(arguments, in_dims, strict=True)))
             for i in range(samples)
         ]
         y = torch.stack([run[0] for run in runs])
@@ -249,7 +284,7 @@ def _forward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple
         return (y, last, torch.stack([run[2] for run in runs])), (0, [0] * count, 0)
     x = _fold(x, in_dims[0], samples, 1)
     states = _fold_all(states, in_dims[1], samples, 1)
-    y, last, reserve = layer_forward(x, states, weights, cell, bidirectional, save)
+    y, last, reserve = layer_forward(x, states, weights, None, None, cell, bidirectional, save)
     y = _unfold(y, samples, 1)
     last = [_unfold(state, samples, 1) for state in last]
     if not save:
@@ -258,9 +293,12 @@ def _forward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple
 
 
 def _backward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
-    grad_y, grad_last, x, states, weights, y, reserve, cell, bidirectional, needs = arguments
+    grad_y, grad_last, x, states, weights, lengths, batch_sizes, y, reserve, *rest = arguments
+    cell, bidirectional, needs = rest
     samples, before_weights = info.batch_size, 1 + len(states)
-    if _batched(in_dims[4]) or any(needs[before_weights:]):  # weight gradients differ by sample
+    ragged = lengths is not None or batch_sizes is not None
+    if _batched(in_dims[4]) or ragged or any(needs[before_weights:]):
+        # As in the forward pass, or each sample has weight gradients of its own.
         runs = [
             layer_backward(*(_sample(a, d, i) for a, d in zip(arguments, in_dims, strict=True)))
             for i in range(samples)
@@ -273,8 +311,10 @@ def _backward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tupl
         _fold(x, in_dims[2], samples, 1),
         _fold_all(states, in_dims[3], samples, 1),
         weights,
-        _fold(y, in_dims[5], samples, 1),
-        _fold(reserve, in_dims[6], samples, 2),
+        None,
+        None,
+        _fold(y, in_dims[7], samples, 1),
+        _fold(reserve, in_dims[8], samples, 2),
         cell,
         bidirectional,
         needs,

@@ -166,26 +166,42 @@ CELLS: dict[str, Cell] = {
 
 
 def sequence(
-    x: Tensor, states: States, weights: Sequence[Tensor], cell: str, reverse: bool = False
+    x: Tensor,
+    states: States,
+    weights: Sequence[Tensor],
+    cell: str,
+    reverse: bool = False,
+    lengths: Tensor | None = None,
 ) -> tuple[Tensor, States]:
-    """One direction over a whole sequence: ``states[t] = step(x[t], states[t - 1])``.
+    """One direction over whole sequences: ``states[t] = step(x[t], states[t - 1])``.
 
     Args:
         x: [T, B, I], T at least 1.
-        states: the states before the first step, each [B, H].
-        weights: ``w_ih, w_hh`` and, with a bias, ``b_ih, b_hh``.
+        states: the states before the first step: the hidden state [B, P], every other [B, H].
+        weights: ``w_ih, w_hh``, with a bias also ``b_ih, b_hh``, and with a projection ``w_hr``.
         cell: a name in :data:`CELLS`.
         reverse: walk from the last step to the first.
+        lengths: [B], from 1 to T: the time steps of each sequence; what lies behind them is not
+            read. None where all have T.
 
     Returns:
-        The hidden states [T, B, H], in the order of ``x``; and the states after the last step
-        walked.
+        The hidden states [T, B, P], in the order of ``x``, zero behind a sequence's end; and the
+        states after the last step walked.
     """
-    step = CELLS[cell]
+    step, own, projection = CELLS[cell], weights[: len(weights) & ~1], weights[len(weights) & ~1 :]
     outputs = []
-    for x_t in reversed(x.unbind(0)) if reverse else x.unbind(0):
-        states = step(x_t, states, *weights)
-        outputs.append(states[0])
+    for t in reversed(range(x.shape[0])) if reverse else range(x.shape[0]):
+        inside = None if lengths is None else (t < lengths).unsqueeze(-1)
+        x_t = x[t] if inside is None else x[t].masked_fill(~inside, 0)
+        h, *rest = step(x_t, states, *own)
+        for w_hr in projection:  # none, or one
+            h = linear(h, w_hr)
+        after = (h, *rest)
+        if inside is not None:
+            after = tuple(torch.where(inside, a, b) for a, b in zip(after, states, strict=True))
+            h = h.masked_fill(~inside, 0)
+        states = after
+        outputs.append(h)
     return torch.stack(outputs[::-1] if reverse else outputs), states
 
 
@@ -195,29 +211,60 @@ def layer(
     weights: Sequence[Tensor],
     cell: str,
     bidirectional: bool = False,
+    lengths: Tensor | None = None,
+    batch_sizes: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """One layer, with all its D directions (1, or 2 where ``bidirectional``).
 
     Args:
-        x: [T, B, I], T at least 1.
-        states: the initial states, each [D, B, H], the hidden state first; or none, for zeros.
-        weights: for each direction ``w_ih, w_hh`` and, with a bias, ``b_ih, b_hh``, in one flat
-            list.
+        x: [T, B, I], T at least 1; or packed, [N, I]: the rows of all time steps, one step after
+            another, as ``torch.nn.utils.rnn.PackedSequence`` has them.
+        states: the initial states: the hidden state [D, B, P], every other [D, B, H]; or none, for
+            zeros. P is H without a projection.
+        weights: for each direction ``w_ih, w_hh``, with a bias ``b_ih, b_hh``, and with a
+            projection (Sak, Senior and Beaufays 2014: ``h = W_hr m`` where m is the hidden state
+            that the cell computes) ``w_hr`` [P, H], in one flat list.
         cell: a name in :data:`CELLS`.
         bidirectional: the second direction walks from the last step to the first.
+        lengths: [B], integers from 1 to T, for a padded ``x``: the time steps of each sequence.
+        batch_sizes: [T], integers that do not grow, for a packed ``x``: the rows of each time step.
 
     Returns:
-        The hidden states [T, B, D * H], the directions side by side; and the last states, each [D,
-        B, H].
+        The hidden states [T, B, D * P] or [N, D * P], the directions side by side, zero behind a
+        sequence's end; and the last states, of the shapes of ``states``: each sequence's own.
     """
+    if batch_sizes is not None:
+        return _packed_layer(x, states, weights, cell, bidirectional, batch_sizes)
     directions = 2 if bidirectional else 1
     each = len(weights) // directions
     outputs, lasts = [], []
     for d in range(directions):
         own = weights[d * each : (d + 1) * each]
-        zero = x.new_zeros(x.shape[1], own[1].shape[1])
-        before = tuple(s[d] for s in states) or (zero,) * len(CELLS[cell].states)
-        y, last = sequence(x, before, own, cell, reverse=d == 1)
+        units = own[0].shape[0] // len(CELLS[cell].gates)
+        widths = [own[1].shape[1]] + [units] * (len(CELLS[cell].states) - 1)
+        zeros = tuple(x.new_zeros(x.shape[1], width) for width in widths)
+        before = tuple(s[d] for s in states) or zeros
+        y, last = sequence(x, before, own, cell, d == 1, lengths)
         outputs.append(y)
         lasts.append(last)
     return torch.cat(outputs, dim=-1), [torch.stack(state) for state in zip(*lasts, strict=True)]
+
+
+def _packed_layer(
+    x: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    cell: str,
+    bidirectional: bool,
+    batch_sizes: Tensor,
+) -> tuple[Tensor, list[Tensor]]:
+    """The same on packed rows: padded, run, and packed again."""
+    steps, batch = batch_sizes.shape[0], int(batch_sizes[0])
+    inside = torch.arange(batch) < batch_sizes.unsqueeze(1)  # [T, B], the longest sequence first
+    rows = inside.flatten().nonzero().squeeze(1).to(x.device)
+    padded = x.new_zeros(steps * batch, x.shape[1]).index_copy(0, rows, x)
+    lengths = inside.sum(0).to(x.device)
+    y, last = layer(
+        padded.unflatten(0, (steps, batch)), states, weights, cell, bidirectional, lengths
+    )
+    return y.flatten(0, 1)[rows], last

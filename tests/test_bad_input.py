@@ -405,6 +405,8 @@ def layer_arguments() -> Arguments:
         "x": problem.inputs["x"],
         "states": [problem.inputs[name] for name in problem.state_names],
         "weights": [problem.inputs[name] for name in problem.weight_names],
+        "lengths": None,
+        "batch_sizes": None,
         "cell": "lstm",
         "bidirectional": False,
     }

@@ -27,6 +27,8 @@ def forward_arguments(
         inputs["x"],
         [inputs[name] for name in problem.state_names],
         [inputs[name] for name in problem.weight_names],
+        None,
+        None,
         problem.cell,
         problem.bidirectional,
         save,
@@ -36,14 +38,17 @@ def forward_arguments(
 def backward_arguments(
     problem: Problem, dtype: torch.dtype, needs: list[int] | None = None, given: str = "all"
 ) -> tuple[Any, ...]:
-    x, states, weights, cell, bidirectional, save = forward_arguments(problem, dtype)
-    y, _, reserve = FORWARD(x, states, weights, cell, bidirectional, save)
+    x, states, weights, lengths, batch_sizes, cell, bidirectional, save = forward_arguments(
+        problem, dtype
+    )
+    arguments = x, states, weights, lengths, batch_sizes
+    y, _, reserve = FORWARD(*arguments, cell, bidirectional, save)
     grad_y = problem.cotangents["y"].to(dtype) if given != "last" else None
     grad_last = [problem.cotangents[name].to(dtype) for name in problem.output_names[1:]]
     if given == "y":
         grad_last = []
     needs = [1] * len(problem.inputs) if needs is None else needs
-    return (grad_y, grad_last, x, states, weights, y, reserve, cell, bidirectional, needs)
+    return (grad_y, grad_last, *arguments, y, reserve, cell, bidirectional, needs)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +146,7 @@ def test_vmap_forward(cell: str, weights_too: bool) -> None:
         weights = [torch.stack(w) for w in zip(*(a[2] for a in arguments), strict=True)]
 
     def run(x: Tensor, states: list[Tensor], weights: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        y, last, _ = FORWARD(x, states, weights, cell, True, True)
+        y, last, _ = FORWARD(x, states, weights, None, None, cell, True, True)
         return y, last
 
     y, last = torch.vmap(run, in_dims=(1, 2, 0 if weights_too else None))(x, states, weights)
@@ -162,7 +167,7 @@ def test_vmap_backward(cell: str) -> None:
         for p in problems
     ]
     arguments = [backward_arguments(problem, torch.float64) for problem in shared]
-    grad_y, x, y, reserve = (torch.stack([a[k] for a in arguments]) for k in (0, 2, 5, 6))
+    grad_y, x, y, reserve = (torch.stack([a[k] for a in arguments]) for k in (0, 2, 7, 8))
     grad_last, states = (
         [torch.stack(s) for s in zip(*(a[k] for a in arguments), strict=True)] for k in (1, 3)
     )
@@ -177,7 +182,7 @@ def test_vmap_backward(cell: str) -> None:
         reserve: Tensor,
     ) -> list[Tensor]:
         grads: list[Tensor] = BACKWARD(
-            grad_y, grad_last, x, states, weights, y, reserve, cell, False, needs
+            grad_y, grad_last, x, states, weights, None, None, y, reserve, cell, False, needs
         )
         return grads
 
