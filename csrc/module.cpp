@@ -42,6 +42,7 @@ py::dict cells() {
     facts["states"] = engine.facts.states;
     facts["phases"] = engine.facts.phases;
     facts["reserve"] = engine.facts.reserve_slots;
+    facts["projects"] = engine.facts.projects;
     all[engine.facts.name] = facts;
   }
   return all;

@@ -1,74 +1,17 @@
 // The operators: schemas, argument checks, and the way from tensors to the CPU engine.
 // torch's stable ABI only, so that one build serves every torch from 2.11 on.
-#ifndef TORCH_TARGET_VERSION
-#define TORCH_TARGET_VERSION (((0ULL + 2) << 56) | ((0ULL + 11) << 48))
-#endif
-
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #include <optional>
-#include <sstream>
-#include <stdexcept>
-#include <string>
 #include <tuple>
-#include <vector>
 
 #include "cpu/engine.h"
 #include "cpu/isa.h"
+#include "ragged.h"
+#include "tensors.h"
 
 namespace rnncells {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
-template <class... Part>
-[[noreturn]] void refuse(const Part&... parts) {
-  std::ostringstream message;
-  message << "rnncells: ";
-  (message << ... << parts);
-  throw std::runtime_error(message.str());
-}
-
-// Torch's own check would put this file's path before the message. A macro, so that the message is
-// made only where it is needed.
-#define RNNCELLS_REQUIRE(condition, ...)   \
-  do {                                     \
-    if (!(condition)) refuse(__VA_ARGS__); \
-  } while (false)
-
-std::string text(const std::vector<int64_t>& sizes) {
-  std::string out = "[";
-  for (size_t i = 0; i < sizes.size(); ++i) out += (i ? ", " : "") + std::to_string(sizes[i]);
-  return out + "]";
-}
-
-std::vector<int64_t> sizes_of(const Tensor& tensor) {
-  const auto sizes = tensor.sizes();
-  return {sizes.begin(), sizes.end()};
-}
-
-Tensor empty(const std::vector<int64_t>& sizes, ScalarType dtype) {
-  std::vector<int64_t> strides(sizes.size());
-  int64_t stride = 1;
-  for (size_t i = sizes.size(); i-- > 0;) {
-    strides[i] = stride;
-    stride *= sizes[i] > 0 ? sizes[i] : 1;
-  }
-  AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(),
-      dtype == ScalarType::Double ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32(),
-      aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
-}
-
-Tensor as_contiguous(const Tensor& tensor) {
-  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
-}
 
 void run_on_torch_threads(int64_t n, Pool::Body body, void* context) {
   TORCH_ERROR_CODE_CHECK(torch_parallel_for(0, n, 1, body, context));
@@ -88,18 +31,30 @@ const CellEngine& engine_of(const std::string& cell) {
   refuse("unknown cell '", cell, "'; known: ", known);
 }
 
-// The tensors of one call, checked, and the sizes read off them.
+// The arguments that forward and backward share.
+struct Arguments {
+  const Tensor& x;
+  const std::vector<Tensor>& states;
+  const std::vector<Tensor>& weights;
+  const std::optional<Tensor>& lengths;
+  const std::optional<Tensor>& batch_sizes;
+  const std::string& cell;
+  bool bidirectional;
+};
+
+// The tensors of one call, checked, and the sizes read off them. Where lengths are given, the
+// engine works on packed rows, and its x and states are the packed ones.
 struct Layer {
   const CellEngine& engine;
-  Sizes size;
-  int64_t directions;
-  ScalarType dtype;
-  const Tensor& x;
-  std::vector<Tensor> states;  // contiguous, [D, B, H] each, or none
+  Sizes size{};
+  const int64_t directions;
+  const ScalarType dtype;
   const std::vector<Tensor>& weights;
-  bool bias;
-
-  int64_t weights_per_direction() const { return bias ? 4 : 2; }
+  const std::vector<int64_t> x_sizes;  // as given
+  std::optional<Ragged> ragged;
+  Tensor x;
+  std::vector<Tensor> states;  // contiguous, [D, B, P], every other [D, B, H]; or none
+  bool bias = false, projected = false;
 
   void check(const Tensor& tensor, const std::string& name,
              const std::vector<int64_t>& expected) const {
@@ -112,50 +67,107 @@ struct Layer {
                      text(sizes));
   }
 
-  Layer(const Tensor& input, const std::vector<Tensor>& given_states,
-        const std::vector<Tensor>& given_weights, const std::string& cell, bool bidirectional)
-      : engine(engine_of(cell)),
-        size{},
-        directions(bidirectional ? 2 : 1),
-        dtype(input.scalar_type()),
-        x(input),
-        weights(given_weights),
-        bias(static_cast<int64_t>(given_weights.size()) == 4 * directions) {
+  explicit Layer(const Arguments& given)
+      : engine(engine_of(given.cell)),
+        directions(given.bidirectional ? 2 : 1),
+        dtype(given.x.scalar_type()),
+        weights(given.weights),
+        x_sizes(sizes_of(given.x)),
+        x(given.x) {
     RNNCELLS_REQUIRE(x.is_cpu(), "the input is not on the CPU, and this build has no ",
                      "engine for its device");
-    RNNCELLS_REQUIRE(dtype == ScalarType::Float || dtype == ScalarType::Double,
-                     "the input must be float32 or float64, got ",
+    RNNCELLS_REQUIRE(is_supported(dtype),
+                     "the input must be float32, float64, float16 or bfloat16, got ",
                      torch::headeronly::toString(dtype));
-    RNNCELLS_REQUIRE(x.dim() == 3, "the input must have shape [T, B, I], got ", text(sizes_of(x)));
-    const auto count = static_cast<int64_t>(weights.size());
-    RNNCELLS_REQUIRE(bias || count == 2 * directions, "expected 2 weights (without ",
-                     "biases) or 4 for each of ", directions, " directions, got ", count);
+    if (given.batch_sizes.has_value()) {
+      RNNCELLS_REQUIRE(x.dim() == 2, "a packed input must have shape [N, I], got ", text(x_sizes));
+      RNNCELLS_REQUIRE(!given.lengths.has_value(), "lengths are of no use to a packed input");
+      RNNCELLS_REQUIRE(!given.states.empty(), "a packed input needs initial states");
+    } else {
+      RNNCELLS_REQUIRE(x.dim() == 3, "the input must have shape [T, B, I], got ", text(x_sizes));
+    }
+    check_weights();
+    size.inputs = x_sizes.back();
+    find_steps(given);
+    states = checked_states(given.states, "state");
+    if (ragged.has_value() && ragged->padded()) {
+      x = ragged->pack(x);
+      for (Tensor& state : states) state = ragged->sorted(state);
+    }
+  }
+
+  int64_t weights_per_direction() const { return (bias ? 4 : 2) + projected; }
+
+  void check_weights() {
+    const auto count = static_cast<int64_t>(weights.size()), each = count / directions;
+    RNNCELLS_REQUIRE(count % directions == 0 && each >= 2 && each <= 5,
+                     "expected 2 weights (without biases) or 4 for each of ", directions,
+                     " directions, one more with a projection, got ", count);
+    bias = each >= 4;
+    projected = each % 2 != 0;
+    RNNCELLS_REQUIRE(!projected || engine.facts.projects, "the cell '", engine.facts.name,
+                     "' cannot have a projection");
+    RNNCELLS_REQUIRE(weights[0].dim() == 2, "weight_ih must have two dimensions, got ",
+                     text(sizes_of(weights[0])));
     RNNCELLS_REQUIRE(weights[1].dim() == 2, "weight_hh must have two dimensions, got ",
                      text(sizes_of(weights[1])));
-    size = {x.size(0), x.size(1), x.size(2), weights[1].size(1)};
-    RNNCELLS_REQUIRE(size.steps > 0, "the input has no time steps");
-    RNNCELLS_REQUIRE(size.units > 0, "weight_hh has no units");
+    size.outputs = weights[1].size(1);
+    size.units = projected ? weights[1].size(0) / engine.facts.gates : size.outputs;
+    RNNCELLS_REQUIRE(size.units > 0 && size.outputs > 0, "weight_hh has no units");
     const int64_t rows = engine.facts.gates * size.units;
     for (int64_t d = 0; d < directions; ++d) {
       const int64_t first = d * weights_per_direction();
       const std::string suffix = directions > 1 ? (d == 0 ? " (forward)" : " (reverse)") : "";
-      check(weights[first], "weight_ih" + suffix, {rows, size.inputs});
-      check(weights[first + 1], "weight_hh" + suffix, {rows, size.units});
-      if (!bias) continue;
-      check(weights[first + 2], "bias_ih" + suffix, {rows});
-      check(weights[first + 3], "bias_hh" + suffix, {rows});
+      check(weights[first], "weight_ih" + suffix, {rows, x_sizes.back()});
+      check(weights[first + 1], "weight_hh" + suffix, {rows, size.outputs});
+      if (bias) {
+        check(weights[first + 2], "bias_ih" + suffix, {rows});
+        check(weights[first + 3], "bias_hh" + suffix, {rows});
+      }
+      if (projected) {
+        check(projection_weight(d), "weight_hr" + suffix, {size.outputs, size.units});
+      }
     }
-    states = checked_states(given_states, "state");
   }
 
-  std::vector<int64_t> state_sizes() const { return {directions, size.batch, size.units}; }
-  std::vector<int64_t> output_sizes() const {
-    return {size.steps, size.batch, directions * size.units};
+  void find_steps(const Arguments& given) {
+    if (given.batch_sizes.has_value()) {
+      ragged = Ragged::from_batch_sizes(*given.batch_sizes, x_sizes[0]);
+      RNNCELLS_REQUIRE(!ragged->counts.empty(), "the input has no time steps");
+      size.steps = static_cast<int64_t>(ragged->counts.size());
+      size.batch = ragged->counts[0];
+      return;
+    }
+    RNNCELLS_REQUIRE(x_sizes[0] > 0, "the input has no time steps");
+    size.steps = x_sizes[0];
+    size.batch = x_sizes[1];
+    if (!given.lengths.has_value()) return;
+    ragged = Ragged::from_lengths(*given.lengths, size.steps, size.batch);
+    if (ragged.has_value()) size.steps = static_cast<int64_t>(ragged->counts.size());
+  }
+
+  const Tensor& projection_weight(int64_t direction) const {
+    return weights[(direction + 1) * weights_per_direction() - 1];
+  }
+  int64_t state_width(int64_t state) const { return state == 0 ? size.outputs : size.units; }
+  std::vector<int64_t> state_sizes(int64_t state) const {
+    return {directions, size.batch, state_width(state)};
+  }
+  // y, and for the engine y's rows.
+  std::vector<int64_t> output_sizes() const { return with_width(directions * size.outputs); }
+  std::vector<int64_t> engine_output_sizes() const {
+    if (repacked()) return {ragged->rows, directions * size.outputs};
+    return output_sizes();
   }
   // Depends on sizes and the cell alone.
   std::vector<int64_t> reserve_sizes() const {
-    return {directions, size.steps, size.batch, engine.facts.reserve_slots * size.units};
+    std::vector<int64_t> sizes = with_width(slots() * size.units);
+    sizes.insert(sizes.begin(), directions);
+    return sizes;
   }
+  int64_t slots() const { return engine.facts.reserve_slots + projected; }
+  // Whether the engine's rows are not the caller's.
+  bool repacked() const { return ragged.has_value() && ragged->padded(); }
 
   // None, or one for each state of the cell; contiguous.
   std::vector<Tensor> checked_states(const std::vector<Tensor>& given, const char* name) const {
@@ -164,7 +176,7 @@ struct Layer {
                      " tensors (", name, ") or none, got ", count);
     std::vector<Tensor> result;
     for (int64_t i = 0; i < count; ++i) {
-      check(given[i], std::string(name) + " " + std::to_string(i), state_sizes());
+      check(given[i], std::string(name) + " " + std::to_string(i), state_sizes(i));
       result.push_back(as_contiguous(given[i]));
     }
     return result;
@@ -174,54 +186,62 @@ struct Layer {
   Weights<T> weights_of(int64_t direction) const {
     const int64_t first = direction * weights_per_direction();
     const Tensor &input = weights[first], &recurrent = weights[first + 1];
-    Weights<T> w{data<T>(input),
-                 input.stride(0),
-                 input.stride(1),
-                 data<T>(recurrent),
-                 recurrent.stride(0),
-                 recurrent.stride(1),
-                 nullptr,
-                 0,
-                 nullptr,
-                 0};
+    Weights<T> w{};
+    w.input = data<T>(input);
+    w.input_row_stride = input.stride(0);
+    w.input_column_stride = input.stride(1);
+    w.recurrent = data<T>(recurrent);
+    w.recurrent_row_stride = recurrent.stride(0);
+    w.recurrent_column_stride = recurrent.stride(1);
     if (bias) {
       w.input_bias = data<T>(weights[first + 2]);
       w.input_bias_stride = weights[first + 2].stride(0);
       w.recurrent_bias = data<T>(weights[first + 3]);
       w.recurrent_bias_stride = weights[first + 3].stride(0);
     }
+    if (projected) {
+      const Tensor& projection = projection_weight(direction);
+      w.projection = data<T>(projection);
+      w.projection_row_stride = projection.stride(0);
+      w.projection_column_stride = projection.stride(1);
+    }
     return w;
   }
 
-  template <class T>
-  static const T* data(const Tensor& tensor) {
-    return static_cast<const T*>(tensor.const_data_ptr());
+  // The part of a state, or of the reserve, that belongs to one direction.
+  int64_t state_offset(int64_t state, int64_t direction) const {
+    return direction * size.batch * state_width(state);
   }
-  template <class T>
-  static T* mutable_data(const Tensor& tensor) {
-    return static_cast<T*>(tensor.mutable_data_ptr());
-  }
-  // The part of a [D, B, H] tensor that belongs to one direction.
-  int64_t state_offset(int64_t direction) const { return direction * size.batch * size.units; }
   int64_t reserve_offset(int64_t direction) const {
-    return direction * size.steps * size.batch * engine.facts.reserve_slots * size.units;
+    const int64_t rows = x_sizes.size() == 3 ? x_sizes[0] * x_sizes[1] : x_sizes[0];
+    return direction * rows * slots() * size.units;
   }
 
   // What forward and backward have in common.
   template <class T, class Call>
   void fill(Call& call, int64_t direction) const {
     call.sizes = size;
+    call.row_counts = ragged.has_value() ? ragged->counts.data() : nullptr;
     call.reverse = direction == 1;
     call.x = data<T>(x);
-    call.x_step_stride = x.stride(0);
-    call.x_batch_stride = x.stride(1);
-    call.x_column_stride = x.stride(2);
+    const int64_t last = x.dim() - 1;
+    call.x_step_stride = last == 2 ? x.stride(0) : 0;
+    call.x_batch_stride = x.stride(last - 1);
+    call.x_column_stride = x.stride(last);
     for (size_t i = 0; i < states.size(); ++i) {
-      call.initial[i] = data<T>(states[i]) + state_offset(direction);
+      call.initial[i] = data<T>(states[i]) + state_offset(i, direction);
     }
     call.weights = weights_of<T>(direction);
-    call.y_row_stride = directions * size.units;
+    call.y_row_stride = directions * size.outputs;
     call.pool = torch_pool();
+  }
+
+ private:
+  // The input's sizes with another number of columns.
+  std::vector<int64_t> with_width(int64_t width) const {
+    std::vector<int64_t> sizes = x_sizes;
+    sizes.back() = width;
+    return sizes;
   }
 };
 
@@ -231,14 +251,25 @@ void run_forward(const Layer& layer, const Tensor& y, const std::vector<Tensor>&
   for (int64_t d = 0; d < layer.directions; ++d) {
     ForwardCall<T> call{};
     layer.fill<T>(call, d);
-    call.y = Layer::mutable_data<T>(y) + d * layer.size.units;
+    call.y = mutable_data<T>(y) + d * layer.size.outputs;
     for (size_t i = 0; i < last.size(); ++i) {
-      call.last[i] = Layer::mutable_data<T>(last[i]) + layer.state_offset(d);
+      call.last[i] = mutable_data<T>(last[i]) + layer.state_offset(i, d);
     }
-    if (reserve != nullptr && layer.engine.facts.reserve_slots > 0) {
-      call.reserve = Layer::mutable_data<T>(*reserve) + layer.reserve_offset(d);
+    if (reserve != nullptr && layer.slots() > 0) {
+      call.reserve = mutable_data<T>(*reserve) + layer.reserve_offset(d);
     }
-    layer.engine.forward(call);
+    layer.engine.functions<T>().forward(call);
+  }
+}
+
+// Rows of the reserve that no time step has: the same bits every time.
+void clear_unused(const Layer& layer, const Tensor& reserve) {
+  const int64_t row_bytes = layer.slots() * layer.size.units * reserve.element_size();
+  const int64_t rows = layer.x_sizes[0] * layer.x_sizes[1];
+  char* bytes = mutable_data<char>(reserve);
+  for (int64_t d = 0; d < layer.directions; ++d) {
+    std::memset(bytes + (d * rows + layer.ragged->rows) * row_bytes, 0,
+                (rows - layer.ragged->rows) * row_bytes);
   }
 }
 
@@ -246,19 +277,20 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor> layer_forward(
     const Tensor& x, const std::vector<Tensor>& states, const std::vector<Tensor>& weights,
     const std::optional<Tensor>& lengths, const std::optional<Tensor>& batch_sizes,
     const std::string& cell, bool bidirectional, bool save) {
-  RNNCELLS_REQUIRE(!lengths.has_value() && !batch_sizes.has_value(), "lengths are not there yet");
-  const Layer layer(x, states, weights, cell, bidirectional);
-  const Tensor y = empty(layer.output_sizes(), layer.dtype);
+  const Layer layer({x, states, weights, lengths, batch_sizes, cell, bidirectional});
+  Tensor y = empty(layer.engine_output_sizes(), layer.dtype);
   std::vector<Tensor> last;
   for (int i = 0; i < layer.engine.facts.states; ++i) {
-    last.push_back(empty(layer.state_sizes(), layer.dtype));
+    last.push_back(empty(layer.state_sizes(i), layer.dtype));
   }
   const Tensor reserve = empty(save ? layer.reserve_sizes() : std::vector<int64_t>{0}, layer.dtype);
-  const Tensor* kept = save ? &reserve : nullptr;
-  if (layer.dtype == ScalarType::Float) {
-    run_forward<float>(layer, y, last, kept);
-  } else {
-    run_forward<double>(layer, y, last, kept);
+  with_type(layer.dtype, [&](auto stored) {
+    run_forward<decltype(stored)>(layer, y, last, save ? &reserve : nullptr);
+  });
+  if (layer.repacked()) {
+    y = layer.ragged->pad(y, layer.x_sizes[0]);
+    for (Tensor& state : last) state = layer.ragged->unsorted(state);
+    if (save) clear_unused(layer, reserve);
   }
   return {y, last, reserve};
 }
@@ -266,8 +298,8 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor> layer_forward(
 // The gradients that layer_backward was asked for: x, then the states, then the weights.
 struct Gradients {
   std::vector<Tensor> asked;
-  const Tensor* x = nullptr;
-  std::vector<const Tensor*> states, weights;
+  Tensor* x = nullptr;
+  std::vector<Tensor*> states, weights;
 
   Gradients(const Layer& layer, const std::vector<int64_t>& needs) {
     const size_t count = 1 + layer.states.size() + layer.weights.size();
@@ -275,7 +307,7 @@ struct Gradients {
                      needs.size());
     asked.reserve(count);  // the pointers below stay valid
     size_t next = 0;
-    const auto make = [&](const std::vector<int64_t>& sizes) -> const Tensor* {
+    const auto make = [&](const std::vector<int64_t>& sizes) -> Tensor* {
       if (needs[next++] == 0) return nullptr;
       asked.push_back(empty(sizes, layer.dtype));
       return &asked.back();
@@ -284,6 +316,14 @@ struct Gradients {
     for (const Tensor& state : layer.states) states.push_back(make(sizes_of(state)));
     for (const Tensor& weight : layer.weights) weights.push_back(make(sizes_of(weight)));
   }
+
+  // From the engine's rows to the caller's.
+  void unpack(const Layer& layer) {
+    if (x != nullptr) *x = layer.ragged->pad(*x, layer.x_sizes[0]);
+    for (Tensor* state : states) {
+      if (state != nullptr) *state = layer.ragged->unsorted(*state);
+    }
+  }
 };
 
 template <class T>
@@ -291,27 +331,26 @@ void run_backward(const Layer& layer, const Tensor& y, const Tensor& reserve,
                   const Tensor* y_gradient, const std::vector<Tensor>& last_gradient,
                   const Gradients& gradients) {
   const auto target = [](const Tensor* tensor, int64_t offset) -> T* {
-    return tensor == nullptr ? nullptr : Layer::mutable_data<T>(*tensor) + offset;
+    return tensor == nullptr ? nullptr : mutable_data<T>(*tensor) + offset;
   };
   for (int64_t d = 0; d < layer.directions; ++d) {
     BackwardCall<T> call{};
     layer.fill<T>(call, d);
-    call.y = Layer::data<T>(y) + d * layer.size.units;
-    if (layer.engine.facts.reserve_slots > 0) {
-      call.reserve = Layer::data<T>(reserve) + layer.reserve_offset(d);
-    }
+    call.y = data<T>(y) + d * layer.size.outputs;
+    if (layer.slots() > 0) call.reserve = data<T>(reserve) + layer.reserve_offset(d);
     if (y_gradient != nullptr) {
-      call.y_gradient = Layer::data<T>(*y_gradient) + d * layer.size.units;
-      call.y_gradient_step_stride = y_gradient->stride(0);
-      call.y_gradient_batch_stride = y_gradient->stride(1);
+      const int64_t columns = y_gradient->dim() - 1;
+      call.y_gradient = data<T>(*y_gradient) + d * layer.size.outputs;
+      call.y_gradient_step_stride = columns == 2 ? y_gradient->stride(0) : 0;
+      call.y_gradient_batch_stride = y_gradient->stride(columns - 1);
     }
     for (size_t i = 0; i < last_gradient.size(); ++i) {
-      call.last_gradient[i] = Layer::data<T>(last_gradient[i]) + layer.state_offset(d);
+      call.last_gradient[i] = data<T>(last_gradient[i]) + layer.state_offset(i, d);
     }
     call.x_gradient = target(gradients.x, 0);
     call.add_to_x_gradient = d > 0;
     for (size_t i = 0; i < gradients.states.size(); ++i) {
-      call.initial_gradient[i] = target(gradients.states[i], layer.state_offset(d));
+      call.initial_gradient[i] = target(gradients.states[i], layer.state_offset(i, d));
     }
     const int64_t first = d * layer.weights_per_direction();
     call.input_weight_gradient = target(gradients.weights[first], 0);
@@ -320,7 +359,11 @@ void run_backward(const Layer& layer, const Tensor& y, const Tensor& reserve,
       call.input_bias_gradient = target(gradients.weights[first + 2], 0);
       call.recurrent_bias_gradient = target(gradients.weights[first + 3], 0);
     }
-    layer.engine.backward(call);
+    if (layer.projected) {
+      const int64_t last = first + layer.weights_per_direction() - 1;
+      call.projection_gradient = target(gradients.weights[last], 0);
+    }
+    layer.engine.functions<T>().backward(call);
   }
 }
 
@@ -332,27 +375,34 @@ std::vector<Tensor> layer_backward(const std::optional<Tensor>& y_gradient,
                                    const std::optional<Tensor>& batch_sizes, const Tensor& y,
                                    const Tensor& reserve, const std::string& cell,
                                    bool bidirectional, const std::vector<int64_t>& needs) {
-  RNNCELLS_REQUIRE(!lengths.has_value() && !batch_sizes.has_value(), "lengths are not there yet");
-  const Layer layer(x, states, weights, cell, bidirectional);
+  const Layer layer({x, states, weights, lengths, batch_sizes, cell, bidirectional});
   layer.check(y, "y", layer.output_sizes());
   layer.check(reserve, "reserve", layer.reserve_sizes());
-  const std::vector<Tensor> last = layer.checked_states(last_gradient, "grad_last");
-  std::optional<Tensor> rows = y_gradient;  // with unit stride along H
+  std::vector<Tensor> last = layer.checked_states(last_gradient, "grad_last");
+  std::optional<Tensor> rows = y_gradient;  // with unit stride along its columns
   if (rows.has_value()) {
     layer.check(*rows, "grad_y", layer.output_sizes());
-    if (rows->stride(2) != 1 && rows->size(2) != 1) rows = torch::stable::contiguous(*rows);
+    const int64_t columns = rows->dim() - 1;
+    if (rows->stride(columns) != 1 && rows->size(columns) != 1) {
+      rows = torch::stable::contiguous(*rows);
+    }
   }
   Gradients gradients(layer, needs);
   if (layer.size.batch == 0) {
     for (Tensor& gradient : gradients.asked) torch::stable::zero_(gradient);
     return gradients.asked;
   }
-  const Tensor* given = rows.has_value() ? &*rows : nullptr;
-  if (layer.dtype == ScalarType::Float) {
-    run_backward<float>(layer, as_contiguous(y), as_contiguous(reserve), given, last, gradients);
-  } else {
-    run_backward<double>(layer, as_contiguous(y), as_contiguous(reserve), given, last, gradients);
+  Tensor outputs = as_contiguous(y);
+  if (layer.repacked()) {
+    outputs = layer.ragged->pack(outputs);
+    if (rows.has_value()) rows = layer.ragged->pack(*rows);
+    for (Tensor& state : last) state = layer.ragged->sorted(state);
   }
+  with_type(layer.dtype, [&](auto stored) {
+    run_backward<decltype(stored)>(layer, outputs, as_contiguous(reserve),
+                                   rows.has_value() ? &*rows : nullptr, last, gradients);
+  });
+  if (layer.repacked()) gradients.unpack(layer);
   return gradients.asked;
 }
 
@@ -362,13 +412,12 @@ std::vector<Tensor> layer_backward(const std::optional<Tensor>& y_gradient,
 STABLE_TORCH_LIBRARY(rnncells, library) {
   library.def(
       "layer_forward(Tensor x, Tensor[] states, Tensor[] weights, Tensor? lengths, "
-      "Tensor? batch_sizes, str cell, bool bidirectional, bool save) -> (Tensor y, Tensor[] last, "
-      "Tensor reserve)");
+      "Tensor? batch_sizes, str cell, bool bidirectional, bool save) "
+      "-> (Tensor y, Tensor[] last, Tensor reserve)");
   library.def(
       "layer_backward(Tensor? grad_y, Tensor[] grad_last, Tensor x, Tensor[] states, "
-      "Tensor[] weights, Tensor? lengths, Tensor? batch_sizes, Tensor y, Tensor reserve, str cell, "
-      "bool bidirectional, int[] needs) "
-      "-> Tensor[]");
+      "Tensor[] weights, Tensor? lengths, Tensor? batch_sizes, Tensor y, Tensor reserve, "
+      "str cell, bool bidirectional, int[] needs) -> Tensor[]");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(rnncells, CPU, library) {

@@ -412,6 +412,11 @@ def layer_arguments() -> Arguments:
     }
 
 
+def packed(arguments: Arguments, batch_sizes: list[int]) -> Arguments:
+    sizes = torch.tensor(batch_sizes, dtype=torch.int64)
+    return {"x": arguments["x"].flatten(0, 1), "batch_sizes": sizes}
+
+
 def swapped(values: list[Tensor], place: int, value: Tensor) -> list[Tensor]:
     return [*values[:place], value, *values[place + 1 :]]
 
@@ -420,14 +425,78 @@ OPERATOR_CASES: dict[str, tuple[Callable[[Arguments], Arguments], str]] = {
     "cell": (lambda a: {"cell": "lstmm"}, "unknown cell 'lstmm'; known: .*gru"),
     "rank": (lambda a: {"x": a["x"][0]}, r"input must have shape \[T, B, I\], got \[2, 3\]"),
     "no steps": (lambda a: {"x": a["x"][:0]}, "input has no time steps"),
-    "half": (lambda a: {"x": a["x"].half()}, "input must be float32 or float64, got Half"),
-    "integers": (lambda a: {"x": a["x"].long()}, "input must be float32 or float64, got Long"),
+    "half": (lambda a: {"x": a["x"].half()}, "weight_ih must have the input's dtype Half"),
+    "integers": (lambda a: {"x": a["x"].long()}, "input must be float32, .* bfloat16, got Long"),
     "features": (
         lambda a: {"x": a["x"][..., :2]},
         r"weight_ih must have shape \[20, 2\], got \[20, 3\]",
     ),
     "no weights": (lambda a: {"weights": []}, "expected 2 weights .* or 4 .*, got 0"),
-    "missing bias": (lambda a: {"weights": a["weights"][:3]}, "expected 2 weights .*, got 3"),
+    "odd number": (
+        lambda a: {"weights": a["weights"] + a["weights"], "bidirectional": False},
+        "expected 2 weights .*, got 8",
+    ),
+    "missing bias": (
+        lambda a: {"weights": a["weights"][:3]},
+        r"weight_hr must have shape \[5, 5\], got \[20\]",
+    ),
+    "projection": (
+        lambda a: {"weights": [*a["weights"], a["weights"][1][:3, :3]]},
+        r"weight_hr must have shape \[5, 5\], got \[3, 3\]",
+    ),
+    "projection of a cell that has none": (
+        lambda a: {"cell": "gru", "weights": a["weights"][:3]},
+        "the cell 'gru' cannot have a projection",
+    ),
+    "number of lengths": (
+        lambda a: {"lengths": torch.tensor([4])},
+        "lengths must have one entry for each of the 2 sequences, got 1",
+    ),
+    "length of zero": (
+        lambda a: {"lengths": torch.tensor([4, 0])},
+        "lengths must be from 1 to 4, the number of time steps, got 0",
+    ),
+    "length beyond the input": (
+        lambda a: {"lengths": torch.tensor([5, 1])},
+        "lengths must be from 1 to 4, .* got 5",
+    ),
+    "lengths' dtype": (
+        lambda a: {"lengths": torch.tensor([4.0, 1.0])},
+        "lengths must be int64, got Float",
+    ),
+    "lengths' rank": (
+        lambda a: {"lengths": torch.tensor([[4, 1]])},
+        r"lengths must have one dimension, got \[1, 2\]",
+    ),
+    "packed rank": (
+        lambda a: {"batch_sizes": torch.tensor([2, 2, 2, 2])},
+        r"a packed input must have shape \[N, I\], got \[4, 2, 3\]",
+    ),
+    "packed without states": (
+        lambda a: packed(a, [2, 2, 2, 2]) | {"states": []},
+        "a packed input needs initial states",
+    ),
+    "packed with lengths": (
+        lambda a: packed(a, [2, 2, 2, 2]) | {"lengths": torch.tensor([4, 4])},
+        "lengths are of no use to a packed input",
+    ),
+    "batch sizes' sum": (
+        lambda a: packed(a, [2, 2, 2, 1]),
+        "batch_sizes must sum to the 8 rows of the input, got 7",
+    ),
+    "batch sizes that grow": (
+        lambda a: packed(a, [2, 1, 2, 2]),
+        "batch_sizes must not grow, got 2 after 1",
+    ),
+    "batch size of zero": (
+        lambda a: packed(a, [2, 2, 2, 2, 0]),
+        "batch_sizes must be above zero, got 0",
+    ),
+    "no batch sizes": (lambda a: packed(a, []), "batch_sizes must sum to the 8 rows"),
+    "states for packed rows": (
+        lambda a: packed(a, [4, 4]),
+        r"state 0 must have shape \[1, 4, 5\], got \[1, 2, 5\]",
+    ),
     "one direction's weights": (lambda a: {"bidirectional": True}, r"weight_ih \(reverse\) must"),
     "vector for a matrix": (
         lambda a: {"weights": swapped(a["weights"], 1, a["weights"][2])},

@@ -28,7 +28,9 @@
 // };
 //
 // forward<P>: share holds the phase's own shares; `previous` and `next` all states; save all saved
-// values, of which the phase fills its own. Only the last phase fills `next`.
+// values, of which the phase fills its own. Only the last phase fills `next`. The previous hidden
+// state is there only where direct_hidden says that it is used: with a projection it has another
+// width.
 // backward<P> runs for the last phase first. `state_gradient` holds the gradients of all next
 // states when the last phase starts, and of all previous states, as far as they do not go through a
 // product, when phase 0 ends. share_gradient holds all shares of the cell: a later phase may leave

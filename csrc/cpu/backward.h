@@ -12,168 +12,201 @@
 namespace rnncells {
 namespace RNNCELLS_ISA {
 
-template <class Cell, class T>
+template <class Cell, class S>
 class BackwardPass {
+  using T = Compute<S>;
   using V = Vec<T>;
   static constexpr int lanes = V::lanes;
+  static constexpr int64_t widest = panel_vectors * lanes;
   static constexpr int states = Cell::states;
-  static constexpr int slots = reserve_slots<Cell>();
   static constexpr int shares = share_count<Cell>();
   static constexpr int last_phase = Cell::phases - 1;
   static constexpr int save_count = Cell::saved > 0 ? Cell::saved : 1;
 
  public:
-  explicit BackwardPass(const BackwardCall<T>& call)
+  explicit BackwardPass(const BackwardCall<S>& call)
       : call_(call),
         size_(call.sizes),
+        steps_(call.sizes, call.row_counts, call.reverse),
+        projected_(call.weights.projection != nullptr),
+        slots_(reserve_slots<Cell>() + projected_),
         padded_(ceil_divide(size_.units, lanes) * lanes),
         width_(shares * size_.units),
-        chunk_(chunk_steps(size_, width_)),
+        chunk_rows_(rows_of_chunks(size_, width_)),
         back_through_time_(size_.steps > 1 || Cell::phases > 1 ||
                            call.initial_gradient[0] != nullptr),
-        recurrent_weights_(back_through_time_ ? packed_size<T>(shares * size_.units, size_.units)
+        recurrent_weights_(back_through_time_ ? packed_size<T>(shares * size_.units, size_.outputs)
                                               : 0),
         input_weights_(
             call.x_gradient == nullptr ? 0 : packed_size<T>(shares * size_.units, size_.inputs)),
+        projection_weights_(projected_ ? packed_size<T>(size_.outputs, size_.units) : 0),
         carry_(states * size_.batch * padded_),
-        zeros_(larger(padded_, panel_vectors * lanes)),
-        gradients_((chunk_ + 1) * size_.batch * width_) {
+        zeros_(larger(padded_, widest)),
+        stored_zeros_(padded_),
+        gradients_((chunk_rows_ + size_.batch) * width_),
+        output_gradients_(projected_ ? chunk_rows_ * size_.outputs : 0) {
     check_cell<Cell>();
-    zeros_.clear(larger(padded_, panel_vectors * lanes));
-    const Weights<T>& w = call.weights;
+    zeros_.clear(larger(padded_, widest));
+    stored_zeros_.clear(padded_);
+    const Weights<S>& w = call.weights;
     for_phases<Cell>([&](auto index) {
       constexpr int P = decltype(index)::value;
       constexpr Phase phase = Cell::phase(P);
+      const int64_t before = phase.shares.first * size_.units;  // rows of the phases before
       if (back_through_time_) {
-        pack_transposed(
-            phase, phase.recurrent, size_.units, w.recurrent, w.recurrent_row_stride,
-            w.recurrent_column_stride, size_.units,
-            recurrent_weights_ + packed_size<T>(phase.shares.first * size_.units, size_.units));
+        pack_transposed(phase, phase.recurrent, size_.units, w.recurrent, w.recurrent_row_stride,
+                        w.recurrent_column_stride, size_.outputs,
+                        recurrent_weights_ + packed_size<T>(before, size_.outputs));
       }
       if (call.x_gradient != nullptr) {
-        pack_transposed(
-            phase, phase.input, size_.units, w.input, w.input_row_stride, w.input_column_stride,
-            size_.inputs,
-            input_weights_ + packed_size<T>(phase.shares.first * size_.units, size_.inputs));
+        pack_transposed(phase, phase.input, size_.units, w.input, w.input_row_stride,
+                        w.input_column_stride, size_.inputs,
+                        input_weights_ + packed_size<T>(before, size_.inputs));
       }
     });
+    if (projected_) {
+      pack_transposed(projection_phase, projection_phase.shares, size_.outputs, w.projection,
+                      w.projection_row_stride, w.projection_column_stride, size_.units,
+                      projection_weights_.get());
+    }
   }
 
   void run() {
-    const int64_t per_row = Cell::gates * size_.units * (size_.inputs + size_.units);
-    WeightGradients<Cell, T> weights(call_, chunk_);
-    for (int64_t s1 = size_.steps; s1 > 0; s1 -= chunk_) {
-      const int64_t s0 = larger(0, s1 - chunk_);
-      const Chunk chunk = chunk_of(s0, s1);
-      in_parallel(call_.pool, size_.batch, (s1 - s0) * size_.batch * per_row,
-                  [&](int64_t begin, int64_t end) { run_rows(chunk, begin, end); });
-      weights.add(chunk.first_time, s1 - s0, chunk.gradients);
+    const int64_t per_row = Cell::gates * size_.units * (size_.inputs + size_.outputs);
+    WeightGradients<Cell, S> weights(call_, steps_, chunk_rows_);
+    Chunk chunk{size_.steps, size_.steps, 0, 0, nullptr};
+    while (chunk.s0 > 0) {
+      const Chunk later = chunk;
+      chunk = chunk_before(later.s0);
+      if (later.s1 > later.s0) keep_next_step(later, chunk);
+      const int64_t end_time = chunk.first_time + chunk.s1 - chunk.s0;
+      const int64_t work = (steps_.offset(end_time) - steps_.offset(chunk.first_time)) * per_row;
+      in_parallel_rows(steps_, call_.pool, work,
+                       [&](int64_t begin, int64_t end) { run_rows(chunk, begin, end); });
+      weights.add(chunk.first_time, end_time, chunk.gradients, output_gradients_.get());
     }
     weights.finish();
   }
 
  private:
   // Time steps [s0, s1) in the order of the forward pass. `gradients` holds the shares' gradients
-  // of the chunk, in the order of time; the row block of the step after s1 - 1 stands beside it.
+  // of the chunk, in the order of time; the rows of the step after s1 - 1 stand beside them.
   struct Chunk {
-    int64_t s0, s1, first_time;
-    T* gradients;  // [steps, B, shares * H]
+    int64_t s0, s1, first_time, first_row;
+    T* gradients;  // [rows, shares * H]
   };
 
-  static int64_t chunk_steps(const Sizes& size, int64_t width) {
+  // At least so many rows are worth a product, and no more than stay in the second-level cache.
+  static int64_t rows_of_chunks(const Sizes& size, int64_t width) {
     constexpr int64_t bytes = 512 * 1024, rows = 512;
     const int64_t wanted = larger(rows, bytes / (width * int64_t{sizeof(T)}));
-    return larger(1, smaller(size.steps, wanted / size.batch));
+    return smaller(size.steps * size.batch, larger(wanted, size.batch));
   }
 
-  int64_t time(int64_t s) const { return call_.reverse ? size_.steps - 1 - s : s; }
-  Chunk chunk_of(int64_t s0, int64_t s1) const {
-    const int64_t block = size_.batch * width_;
-    return {s0, s1, smaller(time(s0), time(s1 - 1)),
-            gradients_.get() + (call_.reverse ? block : 0)};
+  // The chunk of as many steps as its rows allow that ends before s1.
+  Chunk chunk_before(int64_t s1) const {
+    int64_t s0 = s1, rows = 0;
+    while (s0 > 0 && rows + steps_.rows(steps_.at(s0 - 1)) <= chunk_rows_) {
+      rows += steps_.rows(steps_.at(--s0));
+    }
+    const int64_t first_time = smaller(steps_.at(s0), steps_.at(s1 - 1));
+    const int64_t beside = call_.reverse ? size_.batch : 0;
+    return {s0, s1, first_time, steps_.offset(first_time), gradients_ + beside * width_};
   }
-  Rows<T> gradient_rows(const Chunk& chunk, int64_t t, int64_t begin) const {
-    return {chunk.gradients + ((t - chunk.first_time) * size_.batch + begin) * width_, width_};
+  Rows<T> gradient_rows(const Chunk& chunk, int64_t t, int64_t row) const {
+    return {chunk.gradients + (steps_.offset(t) - chunk.first_row + row) * width_, width_};
   }
-  Rows<const T> reserved(int64_t t, int64_t row, int64_t slot) const {
-    const int64_t width = slots * size_.units;
-    return {call_.reserve + (t * size_.batch + row) * width + slot * size_.units, width};
+  Rows<T> output_gradient_rows(const Chunk& chunk, int64_t t, int64_t row) const {
+    return {output_gradients_ + (steps_.offset(t) - chunk.first_row + row) * size_.outputs,
+            size_.outputs};
   }
-  Rows<const T> state(int i, int64_t t, int64_t begin) const {
-    if (i == 0)
-      return {call_.y + (t * size_.batch + begin) * call_.y_row_stride, call_.y_row_stride};
-    return reserved(t, begin, Cell::saved + i - 1);
+  Rows<const S> reserved(int64_t t, int64_t row, int64_t slot) const {
+    return steps_.rows_of(call_.reserve + slot * size_.units, t, row, slots_ * size_.units);
   }
-  Rows<const T> initial(int i, int64_t begin) const {
-    if (call_.initial[i] == nullptr) return {zeros_.get(), 0};
-    return {call_.initial[i] + begin * size_.units, size_.units};
+  // The states after step t; with a projection the first is what the projection multiplied.
+  Rows<const S> state(int i, int64_t t, int64_t row) const {
+    if (i > 0) return reserved(t, row, Cell::saved + i - 1);
+    if (projected_) return reserved(t, row, slots_ - 1);
+    return steps_.rows_of(call_.y, t, row, call_.y_row_stride);
   }
-  Rows<T> carry(int i, int64_t begin) const {
-    return {carry_.get() + (i * size_.batch + begin) * padded_, padded_};
+  int64_t state_width(int i) const { return i == 0 ? size_.outputs : size_.units; }
+  Rows<T> carry(int i, int64_t row) const {
+    return {carry_.get() + (i * size_.batch + row) * padded_, padded_};
   }
 
+  // Some rows of one time step.
   struct Step {
-    bool final;  // the last step of the forward pass
-    Rows<const T> previous[states], next[states], saved, y_gradient;
-    Rows<T> carry[states], gradients;
+    int64_t t, row, rows;
+    bool final;  // the last step of these sequences
+    Rows<const S> previous[states], next[states], saved, y_gradient;
+    Rows<T> carry[states], gradients, next_gradients;
   };
 
   void run_rows(const Chunk& chunk, int64_t begin, int64_t end) const {
-    const int64_t rows = end - begin;
-    if (chunk.s1 == size_.steps) {
-      start_carry(begin, rows);
-    } else {
-      keep_next_step(chunk, begin, rows);
-    }
+    if (chunk.s1 == size_.steps) start_carry(begin, end);
     for (int64_t s = chunk.s1 - 1; s >= chunk.s0; --s) {
-      const Step step = step_of(chunk, s, begin);
-      for_phases_backward<Cell>(
-          [&](auto index) { run_phase<decltype(index)::value>(chunk, step, s, begin, rows); });
+      const int64_t t = steps_.at(s), rows = steps_.rows(t, begin, end);
+      const int64_t lasting = smaller(rows, steps_.rows(steps_.after(t), begin, end));
+      const int64_t going_on = smaller(rows, steps_.rows(steps_.before(t), begin, end));
+      // Sequences end, or begin, at this step from one row on; the step is cut there.
+      const int64_t cut = call_.reverse ? going_on : lasting;
+      run_step(chunk, t, begin, begin + cut, lasting == 0, going_on > 0);
+      run_step(chunk, t, begin + cut, begin + rows, lasting < rows, going_on == rows);
+      initial_gradients(chunk, t, begin + going_on, begin + rows);
     }
-    if (call_.x_gradient != nullptr) input_gradient(chunk, begin, rows);
-    if (chunk.s0 == 0) initial_gradients(chunk, begin, rows);
+    if (call_.x_gradient != nullptr) input_gradient(chunk, begin, end);
   }
 
-  void start_carry(int64_t begin, int64_t rows) const {
-    for (int i = 0; i < states; ++i) {
-      const T* source = call_.last_gradient[i];
-      for (int64_t row = 0; row < rows; ++row) {
-        T* target = carry(i, begin)[row];
+  void start_carry(int64_t begin, int64_t end) const {
+    for (int i = projected_ ? 1 : 0; i < states; ++i) {
+      const S* source = call_.last_gradient[i];
+      for (int64_t row = begin; row < end; ++row) {
+        T* target = carry(i, 0)[row];
         for (int64_t j = 0; j < padded_; ++j) {
           target[j] =
-              source != nullptr && j < size_.units ? source[(begin + row) * size_.units + j] : T(0);
+              source != nullptr && j < size_.units ? widen(source[row * size_.units + j]) : T(0);
         }
       }
     }
   }
 
-  // The gradients of the step after this chunk, from where the chunk before left them.
-  void keep_next_step(const Chunk& chunk, int64_t begin, int64_t rows) const {
-    const int64_t steps = chunk.s1 - chunk.s0, block = size_.batch * width_;
-    // Forward in time the earlier chunk's first block, else its last one, which is full.
-    const T* source = call_.reverse ? chunk.gradients + (chunk_ - 1) * block : chunk.gradients;
-    T* target = call_.reverse ? chunk.gradients - block : chunk.gradients + steps * block;
-    memcpy(target + begin * width_, source + begin * width_,
-           static_cast<size_t>(rows * width_) * sizeof(T));
+  // The gradients of the step after this chunk, from where the chunk before left them. All threads
+  // wait: packed rows of other sequences may stand where these go.
+  void keep_next_step(const Chunk& later, const Chunk& chunk) const {
+    const int64_t t = steps_.at(chunk.s1);
+    memmove(gradient_rows(chunk, t, 0).base, gradient_rows(later, t, 0).base,
+            static_cast<size_t>(steps_.rows(t) * width_) * sizeof(T));
   }
-  Step step_of(const Chunk& chunk, int64_t s, int64_t begin) const {
-    const int64_t t = time(s);
+
+  void run_step(const Chunk& chunk, int64_t t, int64_t first, int64_t last, bool final,
+                bool going_on) const {
+    if (first >= last) return;
     Step step;
-    step.final = s == size_.steps - 1;
+    step.t = t;
+    step.row = first;
+    step.rows = last - first;
+    step.final = final;
     for (int i = 0; i < states; ++i) {
-      step.next[i] = state(i, t, begin);
-      step.previous[i] = s > 0 ? state(i, time(s - 1), begin) : initial(i, begin);
-      step.carry[i] = carry(i, begin);
+      step.next[i] = state(i, t, first);
+      step.carry[i] = carry(i, first);
+      if (going_on) {
+        step.previous[i] = state(i, steps_.before(t), first);
+      } else if (call_.initial[i] != nullptr) {
+        step.previous[i] = {call_.initial[i] + first * state_width(i), state_width(i)};
+      } else {
+        step.previous[i] = {stored_zeros_.get(), 0};
+      }
     }
-    step.saved = reserved(t, begin, 0);
-    step.y_gradient = {zeros_.get(), 0};
+    step.saved = reserved(t, first, 0);
+    step.y_gradient = {stored_zeros_.get(), 0};
     if (call_.y_gradient != nullptr) {
-      step.y_gradient = {call_.y_gradient + t * call_.y_gradient_step_stride +
-                             begin * call_.y_gradient_batch_stride,
-                         call_.y_gradient_batch_stride};
+      step.y_gradient = steps_.rows_of(call_.y_gradient, t, first, call_.y_gradient_step_stride,
+                                       call_.y_gradient_batch_stride);
     }
-    step.gradients = gradient_rows(chunk, t, begin);
-    return step;
+    step.gradients = gradient_rows(chunk, t, first);
+    step.next_gradients = final ? step.gradients : gradient_rows(chunk, steps_.after(t), first);
+    if (projected_) output_gradient(chunk, step);
+    for_phases_backward<Cell>([&](auto index) { run_phase<decltype(index)::value>(chunk, step); });
   }
 
   // What phase P's recurrent product passes back: share gradients x W_hh.
@@ -182,37 +215,66 @@ class BackwardPass {
     constexpr Phase phase = Cell::phase(P);
     const int64_t depth = phase.recurrent.count * size_.units;
     const T* weights = recurrent_weights_ +
-                       packed_size<T>(phase.shares.first * size_.units, size_.units) +
+                       packed_size<T>(phase.shares.first * size_.units, size_.outputs) +
                        column * depth;
     return {depth, gradients.base + phase.recurrent.first * size_.units, gradients.stride, 1,
             weights};
   }
 
+  // With a projection: the gradient of h, of which W_hr passes some to each unit.
+  void output_gradient(const Chunk& chunk, const Step& step) const {
+    const Rows<T> out = output_gradient_rows(chunk, step.t, step.row);
+    const S* given = step.final ? call_.last_gradient[0] : nullptr;
+    for (int64_t row = 0; row < step.rows; ++row) {
+      T* target = out[row];
+      if (call_.y_gradient != nullptr) {
+        widen_row(step.y_gradient[row], size_.outputs, target);
+      } else {
+        std::memset(target, 0, static_cast<size_t>(size_.outputs) * sizeof(T));
+      }
+      if (given == nullptr) continue;
+      const S* last = given + (step.row + row) * size_.outputs;
+      for (int64_t j = 0; j < size_.outputs; ++j) target[j] += widen(last[j]);
+    }
+    if (step.final) return;
+    for (int64_t column = 0; column < size_.outputs; column += widest) {
+      const int64_t columns = smaller(widest, size_.outputs - column);
+      multiply_panel<T>(ceil_divide(columns, lanes), step.rows,
+                        recurrent_factors<0>(step.next_gradients, column), out.base + column,
+                        out.stride, columns, true);
+    }
+  }
+
   template <int P>
-  void run_phase(const Chunk& chunk, const Step& step, int64_t s, int64_t begin,
-                 int64_t rows) const {
-    // The product that feeds this phase: of the phase after it, or of the next step's first phase.
+  void run_phase(const Chunk& chunk, const Step& step) const {
+    // The product that feeds this phase: of the phase after it, or of the next step's first phase,
+    // or with a projection the projection's.
     constexpr int source = P == last_phase ? 0 : P + 1;
-    const bool none = P == last_phase && step.final;
-    Rows<T> gradients = step.gradients;
-    if (P == last_phase && !none) gradients = gradient_rows(chunk, time(s + 1), begin);
+    const bool projection = P == last_phase && projected_;
+    const bool none = P == last_phase && step.final && !projected_;
+    const Rows<T> gradients = P == last_phase ? step.next_gradients : step.gradients;
     const int64_t vectors = padded_ / lanes;
     for (int64_t v0 = 0; v0 < vectors; v0 += panel_vectors) {
-      Factors<T> factors = recurrent_factors<source>(gradients, v0 * lanes);
-      if (none) factors.depth = 0;
+      Factors<T> factors = no_factors<T>();
+      if (projection) {
+        const Rows<T> h = output_gradient_rows(chunk, step.t, step.row);
+        factors = {size_.outputs, h.base, h.stride, 1,
+                   projection_weights_ + v0 * lanes * size_.outputs};
+      } else if (!none) {
+        factors = recurrent_factors<source>(gradients, v0 * lanes);
+      }
       const int64_t count = smaller(panel_vectors, vectors - v0);
-      if (count == 4) run_panel<P, 4>(step, factors, v0 * lanes, rows);
-      if (count == 3) run_panel<P, 3>(step, factors, v0 * lanes, rows);
-      if (count == 2) run_panel<P, 2>(step, factors, v0 * lanes, rows);
-      if (count == 1) run_panel<P, 1>(step, factors, v0 * lanes, rows);
+      if (count == 4) run_panel<P, 4>(step, factors, v0 * lanes);
+      if (count == 3) run_panel<P, 3>(step, factors, v0 * lanes);
+      if (count == 2) run_panel<P, 2>(step, factors, v0 * lanes);
+      if (count == 1) run_panel<P, 1>(step, factors, v0 * lanes);
     }
   }
 
   template <int P, int Count>
-  void run_panel(const Step& step, const Factors<T>& factors, int64_t first_unit,
-                 int64_t rows) const {
+  void run_panel(const Step& step, const Factors<T>& factors, int64_t first_unit) const {
     alignas(64) T tile[tile_rows(Count) * Count * lanes];
-    for_row_tiles(rows, tile_rows(Count), [&](int64_t first, int64_t height) {
+    for_row_tiles(step.rows, tile_rows(Count), [&](int64_t first, int64_t height) {
       Factors<T> part = factors;
       part.a += first * factors.row_stride;
       tile_kernel<T, Count, Count, 0>(height)(zeros_.get(), 0, part, no_factors<T>(), tile,
@@ -234,17 +296,22 @@ class BackwardPass {
   RNNCELLS_INLINE void run_cell(const Step& step, int64_t first, int64_t height, int64_t unit,
                                 int present, const T* tile) const {
     constexpr Range own = Cell::phase(P).shares;
+    constexpr int first_state = Cell::direct_hidden ? 0 : 1;
     const int64_t units = size_.units;
     for (int64_t m = 0; m < height; ++m, tile += Count * lanes) {
       const int64_t row = first + m;
       V save[save_count], previous[states], next[states], state_gradient[states], gradient[shares];
       const V product = V::load(tile);
-      const T* saved = step.saved[row] + unit;
+      const S* saved = step.saved[row] + unit;
       RNNCELLS_UNROLL
       for (int i = 0; i < Cell::saved; ++i) save[i] = load_lanes<Full>(saved + i * units, present);
+      previous[0] = V(0);
+      RNNCELLS_UNROLL
+      for (int i = first_state; i < states; ++i) {
+        previous[i] = load_lanes<Full>(step.previous[i][row] + unit, present);
+      }
       RNNCELLS_UNROLL
       for (int i = 0; i < states; ++i) {
-        previous[i] = load_lanes<Full>(step.previous[i][row] + unit, present);
         next[i] = load_lanes<Full>(step.next[i][row] + unit, present);
         state_gradient[i] = V::load(step.carry[i][row] + unit);
       }
@@ -255,9 +322,13 @@ class BackwardPass {
             P < last_phase && i < own.end() ? load_lanes<Full>(target + i * units, present) : V(0);
       }
       if constexpr (P == last_phase) {
-        const V outside = product + load_lanes<Full>(step.y_gradient[row] + unit, present);
-        state_gradient[0] =
-            Cell::direct_hidden || step.final ? outside + state_gradient[0] : outside;
+        if (projected_) {
+          state_gradient[0] = product;
+        } else {
+          const V outside = product + load_lanes<Full>(step.y_gradient[row] + unit, present);
+          state_gradient[0] =
+              Cell::direct_hidden || step.final ? outside + state_gradient[0] : outside;
+        }
       }
       Cell::template backward<P>(save, previous, next, product, state_gradient, gradient);
       RNNCELLS_UNROLL
@@ -272,67 +343,77 @@ class BackwardPass {
   }
 
   // dx = share gradients x W_ih, for the chunk's time steps.
-  void input_gradient(const Chunk& chunk, int64_t begin, int64_t rows) const {
-    constexpr int64_t widest = panel_vectors * lanes;
-    // All sequences: the rows of all time steps follow each other, and one product does.
-    const bool together = rows == size_.batch;
-    const int64_t blocks = together ? 1 : chunk.s1 - chunk.s0;
-    const int64_t block_rows = together ? rows * (chunk.s1 - chunk.s0) : rows;
+  void input_gradient(const Chunk& chunk, int64_t begin, int64_t end) const {
+    const int64_t steps = chunk.s1 - chunk.s0;
+    if (end - begin == size_.batch) {  // the rows of all time steps follow each other
+      const int64_t end_row = steps_.offset(chunk.first_time + steps);
+      input_gradient_rows(chunk, chunk.first_time, 0, end_row - chunk.first_row);
+      return;
+    }
+    for (int64_t t = chunk.first_time; t < chunk.first_time + steps; ++t) {
+      input_gradient_rows(chunk, t, begin, steps_.rows(t, begin, end));
+    }
+  }
+
+  // `rows` rows, from row `begin` of time step t on.
+  void input_gradient_rows(const Chunk& chunk, int64_t t, int64_t begin, int64_t rows) const {
+    const Rows<T> gradients = gradient_rows(chunk, t, begin);
+    S* out = call_.x_gradient + (steps_.offset(t) + begin) * size_.inputs;
     for (int64_t column = 0; column < size_.inputs; column += widest) {
       const int64_t columns = smaller(widest, size_.inputs - column);
-      for (int64_t block = 0; block < blocks; ++block) {
-        const int64_t t = chunk.first_time + block;
-        const Rows<T> gradients = gradient_rows(chunk, t, begin);
-        T* out = call_.x_gradient + (t * size_.batch + begin) * size_.inputs + column;
-        for_phases<Cell>([&](auto index) {
-          constexpr int P = decltype(index)::value;
-          constexpr Phase phase = Cell::phase(P);
-          const int64_t depth = phase.input.count * size_.units;
-          const Factors<T> factors{
-              depth, gradients.base + phase.input.first * size_.units, gradients.stride, 1,
-              input_weights_ + packed_size<T>(phase.shares.first * size_.units, size_.inputs) +
-                  column * depth};
-          multiply_panel<T>(ceil_divide(columns, lanes), block_rows, factors, out, size_.inputs,
-                            columns, call_.add_to_x_gradient || P > 0);
-        });
-      }
+      for_phases<Cell>([&](auto index) {
+        constexpr int P = decltype(index)::value;
+        constexpr Phase phase = Cell::phase(P);
+        const int64_t depth = phase.input.count * size_.units;
+        const Factors<T> factors{
+            depth, gradients.base + phase.input.first * size_.units, gradients.stride, 1,
+            input_weights_ + packed_size<T>(phase.shares.first * size_.units, size_.inputs) +
+                column * depth};
+        multiply_panel<T>(ceil_divide(columns, lanes), rows, factors, out + column, size_.inputs,
+                          columns, call_.add_to_x_gradient || P > 0);
+      });
     }
   }
 
-  void initial_gradients(const Chunk& chunk, int64_t begin, int64_t rows) const {
-    constexpr int64_t widest = panel_vectors * lanes;
-    for (int i = 0; i < states; ++i) {
-      T* out = call_.initial_gradient[i];
-      if (out == nullptr) continue;
-      const bool direct = i > 0 || Cell::direct_hidden;
-      for (int64_t row = 0; row < rows; ++row) {
-        T* target = out + (begin + row) * size_.units;
-        for (int64_t j = 0; j < size_.units; ++j)
-          target[j] = direct ? carry(i, begin)[row][j] : T(0);
+  // For the sequences in rows [first, last), whose first step t is.
+  void initial_gradients(const Chunk& chunk, int64_t t, int64_t first, int64_t last) const {
+    for (int i = 0; i < states && first < last; ++i) {
+      if (call_.initial_gradient[i] == nullptr) continue;
+      const int64_t width = state_width(i);
+      S* out = call_.initial_gradient[i] + first * width;
+      if (i > 0 || Cell::direct_hidden) {
+        for (int64_t row = first; row < last; ++row) {
+          narrow_row(carry(i, 0)[row], width, out + (row - first) * width);
+        }
       }
       if (i > 0) continue;
-      const Rows<T> gradients = gradient_rows(chunk, time(0), begin);
-      for (int64_t column = 0; column < size_.units; column += widest) {
-        const int64_t columns = smaller(widest, size_.units - column);
-        const int64_t vectors = ceil_divide(columns, lanes);
-        multiply_panel<T>(vectors, rows, recurrent_factors<0>(gradients, column),
-                          out + begin * size_.units + column, size_.units, columns, true);
+      const Rows<T> gradients = gradient_rows(chunk, t, first);
+      for (int64_t column = 0; column < width; column += widest) {
+        const int64_t columns = smaller(widest, width - column);
+        multiply_panel<T>(ceil_divide(columns, lanes), last - first,
+                          recurrent_factors<0>(gradients, column), out + column, width, columns,
+                          Cell::direct_hidden);
       }
     }
   }
 
-  const BackwardCall<T>& call_;
+  const BackwardCall<S>& call_;
   const Sizes size_;
+  const TimeSteps steps_;
+  const bool projected_;
+  const int slots_;               // of the reserve
   const int64_t padded_;          // units, filled up to whole vectors
   const int64_t width_;           // of a row of share gradients
-  const int64_t chunk_;           // time steps at once
+  const int64_t chunk_rows_;      // at most, in one chunk
   const bool back_through_time_;  // whether any gradient goes through the recurrent weights
-  Buffer<T> recurrent_weights_, input_weights_, carry_, zeros_, gradients_;
+  Buffer<T> recurrent_weights_, input_weights_, projection_weights_, carry_, zeros_;
+  Buffer<S> stored_zeros_;
+  Buffer<T> gradients_, output_gradients_;
 };
 
-template <class Cell, class T>
-void backward(const BackwardCall<T>& call) {
-  if (call.sizes.batch > 0) BackwardPass<Cell, T>(call).run();
+template <class Cell, class S>
+void backward(const BackwardCall<S>& call) {
+  if (call.sizes.batch > 0) BackwardPass<Cell, S>(call).run();
 }
 
 }  // namespace RNNCELLS_ISA

@@ -1,11 +1,18 @@
 // What the CPU engine offers to the operators: plain structs, one table of functions for each
 // instruction set. One call serves one direction of one layer.
 //
-// Sizes: T time steps, B sequences, I inputs, H units, G gates, S states; R reserve slots.
-// Strides are in elements. Buffers come from the caller; nothing here knows torch.
+// Sizes: T time steps, B sequences, I inputs, H units, P outputs (H without a projection), G gates;
+// R reserve slots. Strides are in elements. Buffers come from the caller; nothing here knows torch.
+//
+// Series of time steps (x, y, the reserve, their gradients) have T*B rows; or they are packed: step
+// t has row_counts[t] rows, those of the sequences that are so long, and nothing lies between two
+// steps. Sequences are then sorted, the longest first. N is the number of rows in all.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
+
+#include "cpu/half.h"
 
 namespace rnncells {
 
@@ -20,77 +27,93 @@ struct Pool {
 };
 
 struct Sizes {
-  int64_t steps, batch, inputs, units;
+  int64_t steps, batch, inputs, units, outputs;
 };
 
+// T: how the values are stored; see half.h for what they are computed in.
 template <class T>
 struct Weights {
   const T* input;  // W_ih [G*H, I]
   int64_t input_row_stride, input_column_stride;
-  const T* recurrent;  // W_hh [G*H, H]
+  const T* recurrent;  // W_hh [G*H, P]
   int64_t recurrent_row_stride, recurrent_column_stride;
   const T* input_bias;  // b_ih [G*H], or null
   int64_t input_bias_stride;
   const T* recurrent_bias;  // b_hh [G*H], or null
   int64_t recurrent_bias_stride;
+  const T* projection;  // W_hr [P, H], or null: the outputs are the cell's hidden state
+  int64_t projection_row_stride, projection_column_stride;
 };
 
 template <class T>
 struct ForwardCall {
   Sizes sizes;
-  bool reverse;  // from the last time step to the first
-  const T* x;    // [T, B, I]
+  const int64_t* row_counts;  // [T], none above the one before it, all above zero; null: all B
+  bool reverse;               // from the last time step to the first
+  const T* x;                 // [T, B, I], or packed [N, I], which has no step stride
   int64_t x_step_stride, x_batch_stride, x_column_stride;
-  const T* initial[max_states];  // each [B, H], or null for zeros
+  const T* initial[max_states];  // [B, P], every other [B, H]; or null for zeros
   Weights<T> weights;
-  T* y;  // [T, B, H], rows y_row_stride apart
+  T* y;  // [T, B, P] or [N, P], rows y_row_stride apart
   int64_t y_row_stride;
-  T* last[max_states];  // each [B, H]
-  T* reserve;           // [T, B, R*H], or null: nothing is kept
+  T* last[max_states];  // [B, P], every other [B, H]
+  T* reserve;           // [T, B, R*H] or [N, R*H], R + 1 with a projection; null: nothing is kept
   Pool pool;
 };
 
 template <class T>
 struct BackwardCall {
   Sizes sizes;
+  const int64_t* row_counts;  // as in the forward call
   bool reverse;
-  const T* x;  // [T, B, I]
+  const T* x;  // [T, B, I] or [N, I]
   int64_t x_step_stride, x_batch_stride, x_column_stride;
-  const T* initial[max_states];  // each [B, H], or null for zeros
+  const T* initial[max_states];  // [B, P], every other [B, H]; or null for zeros
   Weights<T> weights;
-  const T* y;  // [T, B, H], rows y_row_stride apart
+  const T* y;  // [T, B, P] or [N, P], rows y_row_stride apart
   int64_t y_row_stride;
-  const T* reserve;     // [T, B, R*H]
-  const T* y_gradient;  // [T, B, H], unit stride along H, or null for zeros
+  const T* reserve;     // [T, B, R*H] or [N, R*H], R + 1 with a projection
+  const T* y_gradient;  // [T, B, P] or [N, P], unit stride along P; null for zeros
   int64_t y_gradient_step_stride, y_gradient_batch_stride;
-  const T* last_gradient[max_states];  // each [B, H], or null for zeros
+  const T* last_gradient[max_states];  // [B, P], every other [B, H]; or null for zeros
   // Results; a null pointer is a gradient that nobody asked for.
-  T* x_gradient;  // [T, B, I] contiguous
+  T* x_gradient;  // [T, B, I] or [N, I], contiguous
   bool add_to_x_gradient;
-  T* initial_gradient[max_states];  // each [B, H]
+  T* initial_gradient[max_states];  // [B, P], every other [B, H]
   T* input_weight_gradient;         // [G*H, I] contiguous
-  T* recurrent_weight_gradient;     // [G*H, H] contiguous
+  T* recurrent_weight_gradient;     // [G*H, P] contiguous
   T* input_bias_gradient;           // [G*H]
   T* recurrent_bias_gradient;       // [G*H]
+  T* projection_gradient;           // [P, H] contiguous
   Pool pool;
 };
 
 struct CellFacts {
   const char* name;
   int gates, states, phases, reserve_slots;
+  bool projects;  // can have a projection: h flows into the next h by the product alone
+};
+
+template <class T>
+struct LayerFunctions {
+  void (*forward)(const ForwardCall<T>&);
+  void (*backward)(const BackwardCall<T>&);
 };
 
 struct CellEngine {
   CellFacts facts;
-  void (*forward_float)(const ForwardCall<float>&);
-  void (*forward_double)(const ForwardCall<double>&);
-  void (*backward_float)(const BackwardCall<float>&);
-  void (*backward_double)(const BackwardCall<double>&);
+  LayerFunctions<float> for_float;
+  LayerFunctions<double> for_double;
+  LayerFunctions<Float16> for_float16;
+  LayerFunctions<BFloat16> for_bfloat16;
 
-  void forward(const ForwardCall<float>& call) const { forward_float(call); }
-  void forward(const ForwardCall<double>& call) const { forward_double(call); }
-  void backward(const BackwardCall<float>& call) const { backward_float(call); }
-  void backward(const BackwardCall<double>& call) const { backward_double(call); }
+  template <class T>
+  const LayerFunctions<T>& functions() const {
+    if constexpr (std::is_same_v<T, float>) return for_float;
+    if constexpr (std::is_same_v<T, double>) return for_double;
+    if constexpr (std::is_same_v<T, Float16>) return for_float16;
+    if constexpr (std::is_same_v<T, BFloat16>) return for_bfloat16;
+  }
 };
 
 struct CellTable {

@@ -1,11 +1,11 @@
-// The engine in AVX2 and FMA.
+// The engine in AVX2, FMA and F16C.
 #if defined(__x86_64__)
 #include "cpu/system_headers.h"
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 #else
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,f16c")
 #endif
 
 #define RNNCELLS_ISA avx2

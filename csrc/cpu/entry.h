@@ -8,13 +8,19 @@
 namespace rnncells {
 namespace RNNCELLS_ISA {
 
+template <class Cell, class S>
+constexpr LayerFunctions<S> functions() {
+  return {forward<Cell, S>, backward<Cell, S>};
+}
+
 template <class Cell>
 constexpr CellEngine entry() {
-  return {{Cell::name, Cell::gates, Cell::states, Cell::phases, reserve_slots<Cell>()},
-          forward<Cell, float>,
-          forward<Cell, double>,
-          backward<Cell, float>,
-          backward<Cell, double>};
+  return {{Cell::name, Cell::gates, Cell::states, Cell::phases, reserve_slots<Cell>(),
+           !Cell::direct_hidden},
+          functions<Cell, float>(),
+          functions<Cell, double>(),
+          functions<Cell, Float16>(),
+          functions<Cell, BFloat16>()};
 }
 
 template <class... Cell>

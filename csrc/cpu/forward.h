@@ -2,7 +2,9 @@
 //
 // Each thread takes some of the sequences through all time steps, so that no barrier stands in the
 // loop. A step multiplies the hidden rows with one panel of weights, leaves the shares of a few
-// rows and units in a tile in L1, and runs the cell on them.
+// rows and units in a tile in L1, and runs the cell on them. Sequences of unequal lengths are
+// sorted, so that the rows of a step are the first ones; in the direction from the last step to the
+// first they begin at different steps.
 #pragma once
 
 #include "cpu/layout.h"
@@ -16,39 +18,62 @@ constexpr int64_t widest_fused_input = 32;
 // The input shares of the time steps that are computed at once stay in the second-level cache.
 constexpr int64_t input_share_bytes = 256 * 1024;
 
-// The rows of one state at one time step.
+// The first factor of a product, in the type that is computed in.
 template <class T>
-struct Rows {
-  T* base;
-  int64_t stride;
-  RNNCELLS_INLINE T* operator[](int64_t row) const { return base + row * stride; }
+struct Operand {
+  const T* base;
+  int64_t row_stride, column_stride;
+  RNNCELLS_INLINE const T* operator[](int64_t row) const { return base + row * row_stride; }
 };
 
-template <class Cell, class T, bool Keep>
+// Rows as an operand: as they are, or widened into `space` [rows, columns].
+template <class S>
+RNNCELLS_INLINE Operand<Compute<S>> as_operand(Rows<const S> source, int64_t column_stride,
+                                               int64_t rows, int64_t columns, Compute<S>* space) {
+  if constexpr (!converts<S>) {
+    return {source.base, source.stride, column_stride};
+  } else {
+    for (int64_t row = 0; row < rows; ++row) {
+      Compute<S>* target = space + row * columns;
+      if (column_stride == 1) {
+        widen_row(source[row], columns, target);
+      } else {
+        for (int64_t j = 0; j < columns; ++j) target[j] = widen(source[row][j * column_stride]);
+      }
+    }
+    return {space, columns, 1};
+  }
+}
+
+template <class Cell, class S, bool Keep>
 class ForwardPass {
+  using T = Compute<S>;
   using V = Vec<T>;
   static constexpr int lanes = V::lanes;
   static constexpr int states = Cell::states;
-  static constexpr int slots = reserve_slots<Cell>();
   // Without a reserve the saved values have a place of their own only where a later phase reads
   // them.
   static constexpr bool saves = Keep || Cell::phases > 1;
   static constexpr int save_count = Cell::saved > 0 ? Cell::saved : 1;
 
  public:
-  explicit ForwardPass(const ForwardCall<T>& call)
+  explicit ForwardPass(const ForwardCall<S>& call)
       : call_(call),
         size_(call.sizes),
+        steps_(call.sizes, call.row_counts, call.reverse),
         layout_(call.sizes.units),
         fused_(size_.inputs <= widest_fused_input),
+        projected_(call.weights.projection != nullptr),
+        slots_(reserve_slots<Cell>() + projected_),
         biases_(layout_.row()),
         input_weights_(layout_.row() * size_.inputs),
-        recurrent_weights_(layout_.row() * size_.units),
+        recurrent_weights_(layout_.row() * size_.outputs),
+        projection_weights_(projected_ ? packed_size<T>(size_.units, size_.outputs) : 0),
         zeros_(layout_.padded()) {
     check_cell<Cell>();
     zeros_.clear(layout_.padded());
     pack_biases<Cell>(call.weights, size_.units, biases_.get());
-    const Weights<T>& w = call.weights;
+    const Weights<S>& w = call.weights;
     for_phases<Cell>([&](auto index) {
       constexpr int P = decltype(index)::value;
       using L = PhaseLayout<Cell, P>;
@@ -56,90 +81,152 @@ class ForwardPass {
                    w.input_row_stride, w.input_column_stride, size_.inputs,
                    input_weights_ + layout_.phase_begin(P) * size_.inputs);
       pack_columns(L::phase, L::phase.recurrent, L::unit_vectors, size_.units, w.recurrent,
-                   w.recurrent_row_stride, w.recurrent_column_stride, size_.units,
-                   recurrent_weights_ + layout_.phase_begin(P) * size_.units);
+                   w.recurrent_row_stride, w.recurrent_column_stride, size_.outputs,
+                   recurrent_weights_ + layout_.phase_begin(P) * size_.outputs);
     });
+    if (projected_) {
+      pack_columns(projection_phase, projection_phase.shares, panel_vectors, size_.outputs,
+                   w.projection, w.projection_row_stride, w.projection_column_stride, size_.units,
+                   projection_weights_.get());
+    }
   }
 
   void run() const {
     const int64_t work =
-        size_.steps * size_.batch * Cell::gates * size_.units * (size_.inputs + size_.units);
-    in_parallel(call_.pool, size_.batch, work,
-                [this](int64_t begin, int64_t end) { run_rows(begin, end); });
+        steps_.offset(size_.steps) * Cell::gates * size_.units * (size_.inputs + size_.outputs);
+    in_parallel_rows(steps_, call_.pool, work,
+                     [this](int64_t begin, int64_t end) { run_rows(begin, end); });
   }
 
  private:
-  // Where the states of one step come from and go to, for the sequences of one thread.
+  // What a thread needs for its sequences.
+  struct Workspace {
+    const int64_t begin, rows;
+    const int64_t chunk;      // time steps whose input shares are computed at once
+    const Buffer<S> rolling;  // without a reserve, the states besides h: each replaced by its
+                              // successor
+    const Buffer<S> saved, hidden;
+    const Buffer<T> shares, wide_x, wide_operand;
+
+    Workspace(const ForwardPass& pass, int64_t first, int64_t count)
+        : begin(first),
+          rows(count),
+          chunk(pass.fused_ ? pass.size_.steps
+                            : larger(1, smaller(pass.size_.steps,
+                                                input_share_bytes / (rows * pass.layout_.row() *
+                                                                     int64_t{sizeof(T)})))),
+          rolling(Keep ? 0 : (states - 1) * rows * pass.layout_.padded()),
+          saved(saves && !Keep ? rows * Cell::saved * pass.layout_.padded() : 0),
+          hidden(pass.projected_ && !Keep ? rows * pass.layout_.padded() : 0),
+          shares(pass.fused_ ? 0 : chunk * rows * pass.layout_.row()),
+          wide_x(converts<S> ? (pass.fused_ ? 1 : chunk) * rows * pass.size_.inputs : 0),
+          wide_operand(converts<S> ? rows * larger(pass.size_.units, pass.size_.outputs) : 0) {}
+  };
+
+  // Some rows of one time step: where their states come from and go to.
   struct Step {
-    Rows<const T> previous[states];
-    Rows<T> next[states];
-    Rows<T> saved;         // [rows, saved * saved_width]
-    Rows<const T> x;       // the input, or
+    int64_t rows;
+    Rows<const S> previous[states];
+    Rows<S> next[states];
+    Rows<S> saved;         // [rows, saved * saved_width]
+    Rows<S> hidden;        // what the cell computes: h, or with a projection its operand
+    Operand<T> x;          // the input, or
     Rows<const T> shares;  // its shares (or the biases), in panels
+    T* wide;               // space for an operand
   };
 
   void run_rows(int64_t begin, int64_t end) const {
-    const int64_t rows = end - begin, padded = layout_.padded();
-    // Without a reserve, the states besides h live here, each replaced by its successor.
-    const Buffer<T> rolling(Keep ? 0 : (states - 1) * rows * padded);
-    const Buffer<T> saved(saves && !Keep ? rows * Cell::saved * padded : 0);
-    const int64_t chunk =
-        fused_ ? size_.steps
-               : larger(1, smaller(size_.steps, input_share_bytes /
-                                                    (rows * layout_.row() * int64_t{sizeof(T)})));
-    const Buffer<T> shares(fused_ ? 0 : chunk * rows * layout_.row());
+    const Workspace space(*this, begin, end - begin);
     for (int64_t s = 0; s < size_.steps; ++s) {
-      if (!fused_ && s % chunk == 0) {
-        input_shares(s, smaller(s + chunk, size_.steps), begin, rows, shares.get());
+      if (!fused_ && s % space.chunk == 0) {
+        input_shares(s, smaller(s + space.chunk, size_.steps), space);
       }
-      Step step = states_of(s, begin, rows, rolling.get(), saved.get());
-      step.shares = fused_
-                        ? Rows<const T>{biases_.get(), 0}
-                        : Rows<const T>{shares + (s % chunk) * rows * layout_.row(), layout_.row()};
-      for_phases<Cell>([&](auto index) { run_phase<decltype(index)::value>(step, rows); });
+      const int64_t t = steps_.at(s), rows = steps_.rows(t, begin, end);
+      const int64_t going_on = smaller(rows, steps_.rows(steps_.before(t), begin, end));
+      const int64_t lasting = smaller(rows, steps_.rows(steps_.after(t), begin, end));
+      run_step(s, 0, going_on, true, space);
+      run_step(s, going_on, rows, false, space);
+      copy_last(t, lasting, rows, space);
     }
-    copy_last(begin, rows, rolling.get());
   }
 
-  int64_t time(int64_t s) const { return call_.reverse ? size_.steps - 1 - s : s; }
-  Rows<T> output(int64_t t, int64_t row) const {
-    return {call_.y + (t * size_.batch + row) * call_.y_row_stride, call_.y_row_stride};
-  }
-  Rows<T> reserved(int64_t t, int64_t row, int64_t slot) const {
-    const int64_t width = slots * size_.units;
-    return {call_.reserve + (t * size_.batch + row) * width + slot * size_.units, width};
-  }
-  Rows<T> state(int i, int64_t t, int64_t begin, int64_t rows, T* rolling) const {
-    if (i == 0) return output(t, begin);
-    if constexpr (Keep) return reserved(t, begin, Cell::saved + i - 1);
-    return {rolling + (i - 1) * rows * layout_.padded(), layout_.padded()};
+  // The rows [first, last) of a thread, which all have, or lack, a step before this one.
+  void run_step(int64_t s, int64_t first, int64_t last, bool going_on,
+                const Workspace& space) const {
+    if (first >= last) return;
+    const Step step = step_of(s, first, last, going_on, space);
+    for_phases<Cell>([&](auto index) { run_phase<decltype(index)::value>(step); });
+    if (projected_) project(step);
   }
 
-  Step states_of(int64_t s, int64_t begin, int64_t rows, T* rolling, T* saved) const {
-    const int64_t t = time(s);
+  Rows<S> reserved(int64_t t, int64_t row, int64_t slot) const {
+    return steps_.rows_of(call_.reserve + slot * size_.units, t, row, slots_ * size_.units);
+  }
+  // State i of a thread's row `first` and those after it.
+  Rows<S> state(int i, int64_t t, int64_t first, const Workspace& space) const {
+    if (i == 0) return steps_.rows_of(call_.y, t, space.begin + first, call_.y_row_stride);
+    if constexpr (Keep) return reserved(t, space.begin + first, Cell::saved + i - 1);
+    return {space.rolling + ((i - 1) * space.rows + first) * layout_.padded(), layout_.padded()};
+  }
+  int64_t state_width(int i) const { return i == 0 ? size_.outputs : size_.units; }
+
+  Step step_of(int64_t s, int64_t first, int64_t last, bool going_on,
+               const Workspace& space) const {
+    const int64_t t = steps_.at(s), row = space.begin + first;
     Step step;
+    step.rows = last - first;
     for (int i = 0; i < states; ++i) {
-      step.next[i] = state(i, t, begin, rows, rolling);
-      if (s > 0) {
-        const Rows<T> before = state(i, time(s - 1), begin, rows, rolling);
+      step.next[i] = state(i, t, first, space);
+      if (going_on) {
+        const Rows<S> before = state(i, steps_.before(t), first, space);
         step.previous[i] = {before.base, before.stride};
       } else if (call_.initial[i] != nullptr) {
-        step.previous[i] = {call_.initial[i] + begin * size_.units, size_.units};
+        step.previous[i] = {call_.initial[i] + row * state_width(i), state_width(i)};
       } else {
         step.previous[i] = {zeros_.get(), 0};
       }
     }
-    step.saved = Keep ? reserved(t, begin, 0) : Rows<T>{saved, Cell::saved * layout_.padded()};
-    step.x = {call_.x + t * call_.x_step_stride + begin * call_.x_batch_stride,
-              call_.x_batch_stride};
+    const int64_t padded = layout_.padded();
+    step.hidden = step.next[0];
+    if constexpr (Keep) {
+      step.saved = reserved(t, row, 0);
+      if (projected_) step.hidden = reserved(t, row, slots_ - 1);
+    } else {
+      step.saved = {space.saved + first * Cell::saved * padded, Cell::saved * padded};
+      if (projected_) step.hidden = {space.hidden + first * padded, padded};
+    }
+    step.wide = space.wide_operand.get();
+    if (fused_) {
+      step.x =
+          as_operand<S>(steps_.rows_of(call_.x, t, row, call_.x_step_stride, call_.x_batch_stride),
+                        call_.x_column_stride, step.rows, size_.inputs, space.wide_x.get());
+      step.shares = {biases_.get(), 0};
+    } else {
+      step.x = {nullptr, 0, 0};
+      step.shares = {space.shares + ((s % space.chunk) * space.rows + first) * layout_.row(),
+                     layout_.row()};
+    }
     return step;
   }
   // Distance of two saved values of a unit.
   int64_t saved_width() const { return Keep ? size_.units : layout_.padded(); }
 
   // The shares of steps [from, to), [steps, rows, row of panels].
-  void input_shares(int64_t from, int64_t to, int64_t begin, int64_t rows, T* shares) const {
-    const int64_t row = layout_.row();
+  void input_shares(int64_t from, int64_t to, const Workspace& space) const {
+    const int64_t row = layout_.row(), block = space.rows * size_.inputs;
+    const auto rows_at = [&](int64_t s) {
+      return steps_.rows(steps_.at(s), space.begin, space.begin + space.rows);
+    };
+    const auto x_at = [&](int64_t s) {
+      return steps_.rows_of(call_.x, steps_.at(s), space.begin, call_.x_step_stride,
+                            call_.x_batch_stride);
+    };
+    const auto wide_at = [&](int64_t s) { return space.wide_x + (s - from) * block; };
+    if constexpr (converts<S>) {
+      for (int64_t s = from; s < to; ++s) {
+        as_operand<S>(x_at(s), call_.x_column_stride, rows_at(s), size_.inputs, wide_at(s));
+      }
+    }
     for_phases<Cell>([&](auto index) {
       constexpr int P = decltype(index)::value;
       using L = PhaseLayout<Cell, P>;
@@ -148,11 +235,16 @@ class ForwardPass {
         constexpr int input_width = L::input_shares * decltype(vectors)::value;
         const int64_t panel = layout_.phase_begin(P) + v0 * L::shares * lanes;
         for (int64_t s = from; s < to; ++s) {
-          const T* x = call_.x + time(s) * call_.x_step_stride + begin * call_.x_batch_stride;
-          T* out = shares + (s - from) * rows * row + panel;
-          for_row_tiles(rows, tile_rows(width), [&](int64_t first, int64_t count) {
-            const Factors<T> factors{size_.inputs, x + first * call_.x_batch_stride,
-                                     call_.x_batch_stride, call_.x_column_stride,
+          Operand<T> x;
+          if constexpr (converts<S>) {
+            x = {wide_at(s), size_.inputs, 1};
+          } else {
+            const Rows<const S> source = x_at(s);
+            x = {source.base, source.stride, call_.x_column_stride};
+          }
+          T* out = space.shares + (s - from) * space.rows * row + panel;
+          for_row_tiles(rows_at(s), tile_rows(width), [&](int64_t first, int64_t count) {
+            const Factors<T> factors{size_.inputs, x[first], x.row_stride, x.column_stride,
                                      input_panel<P>(v0)};
             tile_kernel<T, width, input_width, 0>(count)(biases_ + panel, 0, factors,
                                                          no_factors<T>(), out + first * row, row);
@@ -187,27 +279,28 @@ class ForwardPass {
   }
   template <int P>
   RNNCELLS_INLINE const T* recurrent_panel(int64_t v0) const {
-    return recurrent_weights_ + layout_.phase_begin(P) * size_.units +
-           v0 * PhaseLayout<Cell, P>::recurrent_shares * lanes * size_.units;
+    return recurrent_weights_ + layout_.phase_begin(P) * size_.outputs +
+           v0 * PhaseLayout<Cell, P>::recurrent_shares * lanes * size_.outputs;
   }
 
   template <int P>
-  void run_phase(const Step& step, int64_t rows) const {
+  void run_phase(const Step& step) const {
     using L = PhaseLayout<Cell, P>;
     constexpr int operand_slot = L::phase.operand;
-    Rows<const T> operand = step.previous[0];
+    Rows<const S> source = step.previous[0];
     if constexpr (operand_slot >= 0) {
-      operand = {step.saved.base + operand_slot * saved_width(), step.saved.stride};
+      source = {step.saved.base + operand_slot * saved_width(), step.saved.stride};
     }
+    const Operand<T> operand = as_operand<S>(source, 1, step.rows, size_.outputs, step.wide);
     for_panels<P>([&](auto vectors, int64_t v0) {
       constexpr int count = decltype(vectors)::value;
       constexpr int width = L::shares * count;
       alignas(64) T tile[tile_rows(width) * width * lanes];
       const int64_t panel = layout_.phase_begin(P) + v0 * L::shares * lanes;
-      for_row_tiles(rows, tile_rows(width), [&](int64_t first, int64_t tile_height) {
-        const Factors<T> input{fused_ ? size_.inputs : 0, step.x[first], call_.x_batch_stride,
-                               call_.x_column_stride, input_panel<P>(v0)};
-        const Factors<T> recurrent{size_.units, operand[first], operand.stride, 1,
+      for_row_tiles(step.rows, tile_rows(width), [&](int64_t first, int64_t tile_height) {
+        const Factors<T> input{fused_ ? size_.inputs : 0, step.x[first], step.x.row_stride,
+                               step.x.column_stride, input_panel<P>(v0)};
+        const Factors<T> recurrent{size_.outputs, operand[first], operand.row_stride, 1,
                                    recurrent_panel<P>(v0)};
         tile_kernel<T, width, L::input_shares * count, L::recurrent_begin * count>(tile_height)(
             step.shares[first] + panel, step.shares.stride, input, recurrent, tile, width * lanes);
@@ -230,15 +323,18 @@ class ForwardPass {
                                 int present, const T* tile) const {
     using L = PhaseLayout<Cell, P>;
     constexpr Range filled = L::phase.saves;
+    // With a projection h has another width than the units; a cell that allows one never looks.
+    constexpr int first_state = Cell::direct_hidden ? 0 : 1;
     for (int64_t m = 0; m < height; ++m, tile += L::shares * Count * lanes) {
       V share[L::shares], previous[states], next[states], save[save_count];
       RNNCELLS_UNROLL
       for (int i = 0; i < L::shares; ++i) share[i] = V::load(tile + i * Count * lanes);
+      previous[0] = V(0);
       RNNCELLS_UNROLL
-      for (int i = 0; i < states; ++i) {
+      for (int i = first_state; i < states; ++i) {
         previous[i] = load_lanes<Full>(step.previous[i][first + m] + unit, present);
       }
-      T* saved = step.saved[first + m] + unit;
+      S* saved = step.saved[first + m] + unit;
       RNNCELLS_UNROLL
       for (int i = 0; i < Cell::saved; ++i) {
         if (i < filled.first) save[i] = load_lanes<Full>(saved + i * saved_width(), present);
@@ -252,38 +348,58 @@ class ForwardPass {
         }
       }
       if constexpr (P == Cell::phases - 1) {
+        store_lanes<Full>(next[0], step.hidden[first + m] + unit, present);
         RNNCELLS_UNROLL
-        for (int i = 0; i < states; ++i) {
+        for (int i = 1; i < states; ++i) {
           store_lanes<Full>(next[i], step.next[i][first + m] + unit, present);
         }
       }
     }
   }
 
-  void copy_last(int64_t begin, int64_t rows, T* rolling) const {
-    for (int i = 0; i < states; ++i) {
-      const Rows<T> source = state(i, time(size_.steps - 1), begin, rows, rolling);
-      for (int64_t row = 0; row < rows; ++row) {
-        memcpy(call_.last[i] + (begin + row) * size_.units, source[row],
-               static_cast<size_t>(size_.units) * sizeof(T));
+  // h = W_hr m, where m is the hidden state that the cell computed.
+  void project(const Step& step) const {
+    constexpr int64_t widest = panel_vectors * lanes;
+    const Operand<T> hidden =
+        as_operand<S>({step.hidden.base, step.hidden.stride}, 1, step.rows, size_.units, step.wide);
+    for (int64_t column = 0; column < size_.outputs; column += widest) {
+      const int64_t columns = smaller(widest, size_.outputs - column);
+      const Factors<T> factors{size_.units, hidden.base, hidden.row_stride, 1,
+                               projection_weights_ + column * size_.units};
+      multiply_panel<T>(ceil_divide(columns, lanes), step.rows, factors, step.next[0].base + column,
+                        step.next[0].stride, columns, false);
+    }
+  }
+
+  // The states of a thread's rows [first, last), whose last step t is.
+  void copy_last(int64_t t, int64_t first, int64_t last, const Workspace& space) const {
+    for (int i = 0; i < states && first < last; ++i) {
+      const int64_t width = state_width(i);
+      const Rows<S> source = state(i, t, first, space);
+      for (int64_t row = 0; row < last - first; ++row) {
+        memcpy(call_.last[i] + (space.begin + first + row) * width, source[row],
+               static_cast<size_t>(width) * sizeof(S));
       }
     }
   }
 
-  const ForwardCall<T>& call_;
+  const ForwardCall<S>& call_;
   const Sizes size_;
+  const TimeSteps steps_;
   const ShareLayout<Cell, T> layout_;
-  const bool fused_;
-  Buffer<T> biases_, input_weights_, recurrent_weights_, zeros_;
+  const bool fused_, projected_;
+  const int slots_;  // of the reserve
+  Buffer<T> biases_, input_weights_, recurrent_weights_, projection_weights_;
+  Buffer<S> zeros_;
 };
 
-template <class Cell, class T>
-void forward(const ForwardCall<T>& call) {
+template <class Cell, class S>
+void forward(const ForwardCall<S>& call) {
   if (call.sizes.batch == 0) return;
   if (call.reserve != nullptr) {
-    ForwardPass<Cell, T, true>(call).run();
+    ForwardPass<Cell, S, true>(call).run();
   } else {
-    ForwardPass<Cell, T, false>(call).run();
+    ForwardPass<Cell, S, false>(call).run();
   }
 }
 

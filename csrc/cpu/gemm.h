@@ -6,7 +6,7 @@
 #pragma once
 
 #include "cpu/memory.h"
-#include "cpu/simd.h"
+#include "cpu/storage.h"
 
 namespace rnncells {
 namespace RNNCELLS_ISA {
@@ -103,46 +103,32 @@ RNNCELLS_INLINE void for_row_tiles(int64_t rows, int64_t most, const Body& body)
   }
 }
 
-// Rows of a matrix that need not lie evenly: row r starts at base + (r / inner) * outer_stride +
-// (r % inner) * inner_stride.
-template <class T>
-struct RowSet {
-  const T* base;
-  int64_t inner, outer_stride, inner_stride, column_stride;
-};
-
-// Packs rows [first, first + depth), columns [column, column + columns) into a panel of `width`
-// elements a row; what is missing in the width becomes zero.
-template <class T>
-void pack_rows(const RowSet<T>& rows, int64_t first, int64_t depth, int64_t column, int64_t columns,
-               int64_t width, T* panel) {
-  using V = Vec<T>;
-  int64_t outer = first / rows.inner, inner = first % rows.inner;
+// Packs columns [column, column + columns) of the rows row_at(0) .. row_at(depth - 1) into a panel
+// of `width` elements a row; what is missing in the width becomes zero.
+template <class S, class RowAt>
+RNNCELLS_INLINE void pack_rows(const RowAt& row_at, int64_t depth, int64_t column, int64_t columns,
+                               int64_t column_stride, int64_t width, Compute<S>* panel) {
+  using V = Vec<Compute<S>>;
   for (int64_t k = 0; k < depth; ++k, panel += width) {
-    const T* source = rows.base + outer * rows.outer_stride + inner * rows.inner_stride +
-                      column * rows.column_stride;
-    if (rows.column_stride == 1) {
+    const S* source = row_at(k) + column * column_stride;
+    if (column_stride == 1) {
       int64_t j = 0;
-      for (; j + V::lanes <= columns; j += V::lanes) V::load(source + j).store(panel + j);
-      if (j < width) V::load(source + j, static_cast<int>(columns - j)).store(panel + j);
+      for (; j + V::lanes <= columns; j += V::lanes) load_vector(source + j).store(panel + j);
+      if (j < width) load_vector(source + j, static_cast<int>(columns - j)).store(panel + j);
     } else {
-      for (int64_t j = 0; j < columns; ++j) panel[j] = source[j * rows.column_stride];
-      for (int64_t j = columns; j < width; ++j) panel[j] = T(0);
-    }
-    if (++inner == rows.inner) {
-      inner = 0;
-      ++outer;
+      for (int64_t j = 0; j < columns; ++j) panel[j] = widen(source[j * column_stride]);
+      for (int64_t j = columns; j < width; ++j) panel[j] = 0;
     }
   }
 }
 
 // One panel of a product: c[row][columns] (+)= a x panel, for `rows` rows of a and of c.
-template <class T, int Width = panel_vectors>
-void multiply_panel(int64_t vectors, int64_t rows, const Factors<T>& factors, T* c,
+template <class T, class S, int Width = panel_vectors>
+void multiply_panel(int64_t vectors, int64_t rows, const Factors<T>& factors, S* c,
                     int64_t c_stride, int64_t columns, bool add) {
   if constexpr (Width > 1) {
     if (vectors < Width) {
-      multiply_panel<T, Width - 1>(vectors, rows, factors, c, c_stride, columns, add);
+      multiply_panel<T, S, Width - 1>(vectors, rows, factors, c, c_stride, columns, add);
       return;
     }
   }
@@ -153,19 +139,21 @@ void multiply_panel(int64_t vectors, int64_t rows, const Factors<T>& factors, T*
   for_row_tiles(rows, tile_rows(Width), [&](int64_t row, int64_t count) {
     Factors<T> part = factors;
     part.a += row * factors.row_stride;
-    T* target = c + row * c_stride;
+    S* target = c + row * c_stride;
     const auto kernel = tile_kernel<T, Width, Width, 0>(count);
-    if (columns == width) {
-      kernel(add ? target : zeros, add ? c_stride : 0, part, no_factors<T>(), target, c_stride);
-      return;
+    if constexpr (!converts<S>) {
+      if (columns == width) {
+        kernel(add ? target : zeros, add ? c_stride : 0, part, no_factors<T>(), target, c_stride);
+        return;
+      }
     }
     kernel(zeros, 0, part, no_factors<T>(), tile, width);
     for (int64_t m = 0; m < count; ++m) {
       for (int64_t j = 0; j < columns; j += V::lanes) {
         const int n = static_cast<int>(smaller(V::lanes, columns - j));
         V value = V::load(tile + m * width + j);
-        if (add) value = V::load(target + m * c_stride + j, n) + value;
-        value.store(target + m * c_stride + j, n);
+        if (add) value = load_vector(target + m * c_stride + j, n) + value;
+        store_vector(value, target + m * c_stride + j, n);
       }
     }
   });

@@ -8,6 +8,7 @@
 #include "cells/cell.h"
 #include "cpu/engine.h"
 #include "cpu/gemm.h"
+#include "cpu/steps.h"
 
 namespace rnncells {
 namespace RNNCELLS_ISA {
@@ -72,10 +73,11 @@ struct ShareLayout {
 // The rows of a weight that feed `range`, as panels [depth][vectors * range.count * lanes]: column
 // (share, unit) of the panel is row gate(share) * H + unit of the weight. Calls with the range of
 // the inputs, or of the recurrent product.
-template <class T>
+template <class S>
 void pack_columns(const Phase& phase, Range range, int64_t unit_vectors, int64_t units,
-                  const T* weight, int64_t row_stride, int64_t column_stride, int64_t depth,
-                  T* packed) {
+                  const S* weight, int64_t row_stride, int64_t column_stride, int64_t depth,
+                  Compute<S>* packed) {
+  using T = Compute<S>;
   constexpr int lanes = Vec<T>::lanes;
   const int64_t vectors = ceil_divide(units, lanes);
   for (int64_t v0 = 0; v0 < vectors; v0 += unit_vectors) {
@@ -86,14 +88,15 @@ void pack_columns(const Phase& phase, Range range, int64_t unit_vectors, int64_t
       for (int64_t v = 0; v < count; ++v) {
         const int64_t unit = (v0 + v) * lanes;
         const int64_t present = smaller(lanes, units - unit);
-        const T* source = weight + (gate * units + unit) * row_stride;
+        const S* source = weight + (gate * units + unit) * row_stride;
         T* target = packed + (share * count + v) * lanes;
         for (int64_t k = 0; k < depth; ++k, target += width, source += column_stride) {
           if (present == lanes) {
-            for (int lane = 0; lane < lanes; ++lane) target[lane] = source[lane * row_stride];
+            for (int lane = 0; lane < lanes; ++lane)
+              target[lane] = widen(source[lane * row_stride]);
           } else {
             for (int lane = 0; lane < lanes; ++lane) {
-              target[lane] = lane < present ? source[lane * row_stride] : T(0);
+              target[lane] = lane < present ? widen(source[lane * row_stride]) : T(0);
             }
           }
         }
@@ -104,8 +107,9 @@ void pack_columns(const Phase& phase, Range range, int64_t unit_vectors, int64_t
 }
 
 // The biases of all shares, in the order of a row of shares.
-template <class Cell, class T>
-void pack_biases(const Weights<T>& weights, int64_t units, T* packed) {
+template <class Cell, class S>
+void pack_biases(const Weights<S>& weights, int64_t units, Compute<S>* packed) {
+  using T = Compute<S>;
   constexpr int lanes = Vec<T>::lanes;
   const ShareLayout<Cell, T> layout(units);
   for_phases<Cell>([&](auto index) {
@@ -120,10 +124,10 @@ void pack_biases(const Weights<T>& weights, int64_t units, T* packed) {
           const int64_t unit = v0 * lanes + j, index = gate * units + unit;
           T bias = T(0);
           if (unit < units && share < L::input_shares && weights.input_bias != nullptr) {
-            bias += weights.input_bias[index * weights.input_bias_stride];
+            bias += widen(weights.input_bias[index * weights.input_bias_stride]);
           }
           if (unit < units && share >= L::recurrent_begin && weights.recurrent_bias != nullptr) {
-            bias += weights.recurrent_bias[index * weights.recurrent_bias_stride];
+            bias += widen(weights.recurrent_bias[index * weights.recurrent_bias_stride]);
           }
           *row++ = bias;
         }
@@ -135,42 +139,30 @@ void pack_biases(const Weights<T>& weights, int64_t units, T* packed) {
 // The rows of a weight that belong to `range`, in the order of the shares, as panels over its
 // columns: the second factor of (gradients of the shares) x weight. Panels have panel_vectors
 // vectors, the last one as many as are left.
-template <class T>
-void pack_transposed(const Phase& phase, Range range, int64_t units, const T* weight,
-                     int64_t row_stride, int64_t column_stride, int64_t columns, T* packed) {
-  constexpr int64_t widest = panel_vectors * Vec<T>::lanes;
+template <class S>
+void pack_transposed(const Phase& phase, Range range, int64_t units, const S* weight,
+                     int64_t row_stride, int64_t column_stride, int64_t columns,
+                     Compute<S>* packed) {
+  constexpr int64_t lanes = Vec<Compute<S>>::lanes, widest = panel_vectors * lanes;
   for (int64_t column = 0; column < columns; column += widest) {
     const int64_t present = smaller(widest, columns - column);
-    const int64_t width = ceil_divide(present, Vec<T>::lanes) * Vec<T>::lanes;
+    const int64_t width = ceil_divide(present, lanes) * lanes;
     for (int share = range.first; share < range.end(); ++share) {
       const int64_t gate = phase.gate_of_share[share - phase.shares.first];
-      const RowSet<T> rows{weight + gate * units * row_stride, units, 0, row_stride, column_stride};
-      pack_rows(rows, 0, units, column, present, width, packed);
+      const auto row_at = [&](int64_t k) { return weight + (gate * units + k) * row_stride; };
+      pack_rows<S>(row_at, units, column, present, column_stride, width, packed);
       packed += units * width;
     }
   }
 }
 
+// What pack_columns and pack_transposed make of a projection, whose P rows are one gate's.
+constexpr Phase projection_phase = {{0, 1}, {0, 1}, {0, 1}, {0, 0}, -1, {0}};
+
 // Elements of `depth` rows of panels over `columns` columns.
 template <class T>
 RNNCELLS_INLINE int64_t packed_size(int64_t depth, int64_t columns) {
   return depth * ceil_divide(columns, Vec<T>::lanes) * Vec<T>::lanes;
-}
-
-// Runs body(begin, end) over [0, n), on the pool's threads if the work (multiply-adds) is worth
-// it.
-template <class Body>
-RNNCELLS_INLINE void in_parallel(const Pool& pool, int64_t n, int64_t work, const Body& body) {
-  if (pool.threads <= 1 || n <= 1 || work < pool.least_work) {
-    body(0, n);
-    return;
-  }
-  pool.run(
-      n,
-      [](int64_t begin, int64_t end, void* context) {
-        (*static_cast<const Body*>(context))(begin, end);
-      },
-      const_cast<void*>(static_cast<const void*>(&body)));
 }
 
 }  // namespace RNNCELLS_ISA

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 
 #include "cells/host_device.h"
@@ -31,7 +32,7 @@ class Buffer {
   T* get() const { return data_; }
   T* operator+(int64_t offset) const { return data_ + offset; }
   void clear(int64_t size) {
-    for (int64_t i = 0; i < size; ++i) data_[i] = T(0);
+    std::memset(static_cast<void*>(data_), 0, static_cast<size_t>(size) * sizeof(T));
   }
 
  private:

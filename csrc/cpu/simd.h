@@ -237,20 +237,6 @@ RNNCELLS_INLINE void Vec<T>::store(T* p, int n) const {
 }
 #endif
 
-// The whole vector where the caller knows that it is Full, else its first `present` lanes.
-template <bool Full, class T>
-RNNCELLS_INLINE Vec<T> load_lanes(const T* p, int present) {
-  return Full ? Vec<T>::load(p) : Vec<T>::load(p, present);
-}
-template <bool Full, class T>
-RNNCELLS_INLINE void store_lanes(Vec<T> value, T* p, int present) {
-  if (Full) {
-    value.store(p);
-  } else {
-    value.store(p, present);
-  }
-}
-
 }  // namespace RNNCELLS_ISA
 
 template <class T>
