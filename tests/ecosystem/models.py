@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import rnncells
 
-Cell = Literal["rnn", "lstm", "gru"]
-CELLS: tuple[Cell, ...] = ("rnn", "lstm", "gru")
+CELLS = ("rnn", "lstm", "gru")
 
 LAYERS: dict[tuple[str, str], type[nn.Module]] = {
     ("rnncells", "rnn"): rnncells.RNN,
