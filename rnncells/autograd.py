@@ -2,7 +2,8 @@
 
 An operator with registered autograd costs about twice as much per call as an autograd Function
 around the same operator below autograd, so eager calls take a lean Function. torch.compile and
-torch.export trace the operator itself. torch.func needs Functions of its own form.
+torch.export trace the operator itself. torch.func needs Functions of its own form. Forward-mode
+differentiation runs through the reference, step by step.
 """
 
 from __future__ import annotations
@@ -12,15 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.autograd import Function, forward_ad
 
+from rnncells import reference
 from rnncells.ops import differentiate_twice, gradients, layer_backward, layer_forward
 
 BelowAutograd = torch._C._AutoDispatchBelowAutograd
-
-NO_FORWARD_MODE = (
-    "rnncells: forward-mode differentiation is not supported; an input carries a tangent"
-)
 
 
 class _EagerLayer(Function):
@@ -51,13 +50,34 @@ class _EagerLayer(Function):
         lengths, batch_sizes, y, reserve, x, *tensors = ctx.saved_tensors
         given, weights = tensors[: ctx.states], tensors[ctx.states :]
         saved = x, given, weights, lengths, batch_sizes, y, reserve, ctx.cell, ctx.bidirectional
-        needs = ctx.needs_input_grad[5:]
+        needs = _asked_for(ctx)
         if torch.is_grad_enabled():  # someone will derive the gradient
             found = gradients(layer_backward, saved, grad_y, grad_last, needs)
         else:
             with BelowAutograd():
                 found = gradients(layer_backward, saved, grad_y, grad_last, needs)
         return (None, None, None, None, None, *found)
+
+
+def _asked_for(ctx: Any) -> list[bool]:
+    """Which of x, the states and the weights this backward pass wants a gradient of.
+
+    Some require a gradient and are not among what torch.autograd.grad, or backward(inputs=...), was
+    called for.
+    """
+    needs = ctx.needs_input_grad[5:]
+    nodes = ctx.next_functions[-len(needs) :]  # lengths, where there are any, come before
+    return [
+        need and node is not None and _will_run(node)
+        for need, (node, _) in zip(needs, nodes, strict=True)
+    ]
+
+
+def _will_run(node: Any) -> bool:
+    try:
+        return torch._C._will_engine_execute_node(node)
+    except RuntimeError:  # it says so of a leaf whose gradient is collected, and outside backward
+        return True
 
 
 class _TransformedLayer(Function):
@@ -108,10 +128,6 @@ class _TransformedLayer(Function):
         gradients_of = (next(found) if needed else None for needed in needs)
         return (None, None, None, None, None, *gradients_of)
 
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise NotImplementedError(NO_FORWARD_MODE)
-
 
 class _TransformedBackward(Function):
     """BPTT for torch.func: ``tensors`` are the gradients of y and of each last state, x, the
@@ -160,10 +176,6 @@ class _TransformedBackward(Function):
         )
         return (*[None] * 8, *found)
 
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise NotImplementedError(NO_FORWARD_MODE)
-
 
 def run_layer(
     x: Tensor,
@@ -191,13 +203,12 @@ def run_layer(
 
     Returns:
         The output [T, B, D * P] or [N, D * P], zero behind a sequence's end, and the last states of
-        each sequence, of the shapes of ``states``. Differentiable, also twice, and under
-        torch.func's grad, vjp and vmap.
+        each sequence, of the shapes of ``states``. Differentiable, also twice, under torch.func's
+        grad, vjp and vmap, and in forward mode.
 
     Raises:
         RuntimeError: a tensor has the wrong shape, dtype (float32, float64, float16 and bfloat16
             are supported) or device (the CPU is), or lengths are out of range.
-        NotImplementedError: an input carries a forward-mode tangent.
     """
     if torch.compiler.is_compiling():
         save = torch.is_grad_enabled()
@@ -205,14 +216,14 @@ def run_layer(
             x, list(states), list(weights), lengths, batch_sizes, cell, bidirectional, save
         )
         return y, last
+    if _in_forward_mode(x, states, weights):
+        return reference.layer(x, states, weights, cell, bidirectional, lengths, batch_sizes)
     if torch._C._are_functorch_transforms_active():
         y, *last, _ = _TransformedLayer.apply(
             cell, bidirectional, lengths, batch_sizes, len(states), x, *states, *weights
         )
         return y, last
     inputs = (x, *states, *weights)
-    if forward_ad._current_level >= 0:
-        _refuse_tangents(inputs)
     if torch.is_grad_enabled() and any([t.requires_grad for t in inputs]):  # noqa: C419  quicker
         y, *last = _EagerLayer.apply(
             cell, bidirectional, lengths, batch_sizes, len(states), *inputs
@@ -225,6 +236,11 @@ def run_layer(
     return y, last
 
 
-def _refuse_tangents(tensors: Sequence[Tensor]) -> None:
-    if any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
-        raise NotImplementedError(NO_FORWARD_MODE)
+def _in_forward_mode(x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> bool:
+    if forward_ad._current_level < 0:
+        return False
+    if torch._C._are_functorch_transforms_active():
+        interpreters = retrieve_all_functorch_interpreters()
+        return any(i.key() == torch._C._functorch.TransformType.Jvp for i in interpreters)
+    inputs = (x, *states, *weights)
+    return any(forward_ad.unpack_dual(t).tangent is not None for t in inputs)

@@ -1,4 +1,4 @@
-"""torch.func: gradients, per-sample ones, vmap, second derivatives; forward mode is refused."""
+"""torch.func: gradients, per-sample ones, vmap, second derivatives, and forward mode."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.func import grad, jvp, vmap
+from torch.func import grad, hessian, jacrev, jvp, vmap
+from torch.testing import assert_close
 
 from rnncells import reference
 from rnncells.autograd import run_layer
@@ -100,14 +101,41 @@ def test_grad_inside_eager_autograd(problem: Problem) -> None:
     same(take(run_layer), take(reference.layer))
 
 
-def test_forward_mode_is_refused(problem: Problem) -> None:
+def test_forward_mode(problem: Problem) -> None:
+    """A tangent is what a difference quotient goes to; and torch.func's equals dual numbers'."""
     states, weights = problem.rest[: problem.count], problem.rest[problem.count :]
 
-    def output(x: Tensor) -> Tensor:
-        return run_layer(x, states, weights, problem.cell, problem.bidirectional)[0]
+    def output(x: Tensor, weight: Tensor) -> Tensor:
+        own = [weight, *weights[1:]]
+        return run_layer(x, states, own, problem.cell, problem.bidirectional)[0]
 
-    message = "forward-mode differentiation is not supported"
-    with pytest.raises(NotImplementedError, match=message):
-        jvp(output, (problem.x,), (problem.x,))
-    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match=message):
-        output(forward_ad.make_dual(problem.x, problem.x))
+    inputs = problem.x, weights[0]
+    directions = tuple(torch.rand_like(t) for t in inputs)
+    y, tangent = jvp(output, inputs, directions)[:2]
+    assert_close(y, output(*inputs))
+    step = 1e-6  # its square, and eps / step, are the errors of a central difference
+    ahead, behind = (
+        output(*(t + sign * step * d for t, d in zip(inputs, directions, strict=True)))
+        for sign in (1, -1)
+    )
+    assert_close(tangent, (ahead - behind) / (2 * step), rtol=1e-6, atol=1e-8)
+    with forward_ad.dual_level():
+        duals = [forward_ad.make_dual(t, d) for t, d in zip(inputs, directions, strict=True)]
+        assert_close(forward_ad.unpack_dual(output(*duals)).tangent, tangent)
+        assert forward_ad.unpack_dual(output(*inputs)).tangent is None
+
+
+def test_hessians(problem: Problem) -> None:
+    """Forward over reverse, and reverse over reverse."""
+    states, weights = problem.rest[: problem.count], problem.rest[problem.count :]
+
+    def energy(x: Tensor) -> Tensor:
+        y = run_layer(x, states, weights, problem.cell, problem.bidirectional)[0]
+        return y.square().sum()
+
+    expected = jacrev(jacrev(energy))(problem.x)
+    assert_close(hessian(energy)(problem.x), expected)
+    direction = torch.rand_like(problem.x)
+    product = jvp(grad(energy), (problem.x,), (direction,))[1]
+    dims = problem.x.dim()
+    assert_close(product, torch.tensordot(expected, direction, dims))

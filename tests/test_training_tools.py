@@ -303,9 +303,6 @@ def test_no_gradient_wanted_at_all(kind: str) -> None:
     assert [call["save"] for call in calls.of("layer_forward")] == [False, False]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="an eager node takes every input that requires a gradient for one asked for"
-)
 def test_only_the_gradients_asked_for(kind: str) -> None:
     """torch.autograd.grad for the input, as saliency and penalties take it, wants no weight's."""
     layer, x = make_stack(kind, dropout=0.0), torch.randn(T, B, I, requires_grad=True)
