@@ -2,6 +2,7 @@
 // torch's stable ABI only, so that one build serves every torch from 2.11 on.
 #include <torch/csrc/stable/library.h>
 
+#include <cstring>
 #include <optional>
 #include <tuple>
 
@@ -42,17 +43,16 @@ struct Arguments {
   bool bidirectional;
 };
 
-// The tensors of one call, checked, and the sizes read off them. Where lengths are given, the
-// engine works on packed rows, and its x and states are the packed ones.
+// The tensors of one call, checked, and the sizes read off them.
 struct Layer {
   const CellEngine& engine;
   Sizes size{};
   const int64_t directions;
   const ScalarType dtype;
   const std::vector<Tensor>& weights;
-  const std::vector<int64_t> x_sizes;  // as given
+  const std::vector<int64_t> x_sizes;
   std::optional<Ragged> ragged;
-  Tensor x;
+  const Tensor& x;
   std::vector<Tensor> states;  // contiguous, [D, B, P], every other [D, B, H]; or none
   bool bias = false, projected = false;
 
@@ -90,10 +90,6 @@ struct Layer {
     size.inputs = x_sizes.back();
     find_steps(given);
     states = checked_states(given.states, "state");
-    if (ragged.has_value() && ragged->padded()) {
-      x = ragged->pack(x);
-      for (Tensor& state : states) state = ragged->sorted(state);
-    }
   }
 
   int64_t weights_per_direction() const { return (bias ? 4 : 2) + projected; }
@@ -141,9 +137,9 @@ struct Layer {
     RNNCELLS_REQUIRE(x_sizes[0] > 0, "the input has no time steps");
     size.steps = x_sizes[0];
     size.batch = x_sizes[1];
-    if (!given.lengths.has_value()) return;
-    ragged = Ragged::from_lengths(*given.lengths, size.steps, size.batch);
-    if (ragged.has_value()) size.steps = static_cast<int64_t>(ragged->counts.size());
+    if (given.lengths.has_value()) {
+      ragged = Ragged::from_lengths(*given.lengths, size.steps, size.batch);
+    }
   }
 
   const Tensor& projection_weight(int64_t direction) const {
@@ -153,12 +149,7 @@ struct Layer {
   std::vector<int64_t> state_sizes(int64_t state) const {
     return {directions, size.batch, state_width(state)};
   }
-  // y, and for the engine y's rows.
   std::vector<int64_t> output_sizes() const { return with_width(directions * size.outputs); }
-  std::vector<int64_t> engine_output_sizes() const {
-    if (repacked()) return {ragged->rows, directions * size.outputs};
-    return output_sizes();
-  }
   // Depends on sizes and the cell alone.
   std::vector<int64_t> reserve_sizes() const {
     std::vector<int64_t> sizes = with_width(slots() * size.units);
@@ -166,8 +157,7 @@ struct Layer {
     return sizes;
   }
   int64_t slots() const { return engine.facts.reserve_slots + projected; }
-  // Whether the engine's rows are not the caller's.
-  bool repacked() const { return ragged.has_value() && ragged->padded(); }
+  bool padded() const { return ragged.has_value() && !ragged->order.empty(); }
 
   // None, or one for each state of the cell; contiguous.
   std::vector<Tensor> checked_states(const std::vector<Tensor>& given, const char* name) const {
@@ -222,6 +212,7 @@ struct Layer {
   void fill(Call& call, int64_t direction) const {
     call.sizes = size;
     call.row_counts = ragged.has_value() ? ragged->counts.data() : nullptr;
+    call.order = padded() ? ragged->order.data() : nullptr;
     call.reverse = direction == 1;
     call.x = data<T>(x);
     const int64_t last = x.dim() - 1;
@@ -232,7 +223,8 @@ struct Layer {
       call.initial[i] = data<T>(states[i]) + state_offset(i, direction);
     }
     call.weights = weights_of<T>(direction);
-    call.y_row_stride = directions * size.outputs;
+    call.y_batch_stride = directions * size.outputs;
+    call.y_step_stride = size.batch * call.y_batch_stride;
     call.pool = torch_pool();
   }
 
@@ -278,7 +270,7 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor> layer_forward(
     const std::optional<Tensor>& lengths, const std::optional<Tensor>& batch_sizes,
     const std::string& cell, bool bidirectional, bool save) {
   const Layer layer({x, states, weights, lengths, batch_sizes, cell, bidirectional});
-  Tensor y = empty(layer.engine_output_sizes(), layer.dtype);
+  const Tensor y = empty(layer.output_sizes(), layer.dtype);
   std::vector<Tensor> last;
   for (int i = 0; i < layer.engine.facts.states; ++i) {
     last.push_back(empty(layer.state_sizes(i), layer.dtype));
@@ -287,19 +279,15 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor> layer_forward(
   with_type(layer.dtype, [&](auto stored) {
     run_forward<decltype(stored)>(layer, y, last, save ? &reserve : nullptr);
   });
-  if (layer.repacked()) {
-    y = layer.ragged->pad(y, layer.x_sizes[0]);
-    for (Tensor& state : last) state = layer.ragged->unsorted(state);
-    if (save) clear_unused(layer, reserve);
-  }
+  if (save && layer.padded()) clear_unused(layer, reserve);
   return {y, last, reserve};
 }
 
 // The gradients that layer_backward was asked for: x, then the states, then the weights.
 struct Gradients {
   std::vector<Tensor> asked;
-  Tensor* x = nullptr;
-  std::vector<Tensor*> states, weights;
+  const Tensor* x = nullptr;
+  std::vector<const Tensor*> states, weights;
 
   Gradients(const Layer& layer, const std::vector<int64_t>& needs) {
     const size_t count = 1 + layer.states.size() + layer.weights.size();
@@ -307,7 +295,7 @@ struct Gradients {
                      needs.size());
     asked.reserve(count);  // the pointers below stay valid
     size_t next = 0;
-    const auto make = [&](const std::vector<int64_t>& sizes) -> Tensor* {
+    const auto make = [&](const std::vector<int64_t>& sizes) -> const Tensor* {
       if (needs[next++] == 0) return nullptr;
       asked.push_back(empty(sizes, layer.dtype));
       return &asked.back();
@@ -315,14 +303,6 @@ struct Gradients {
     x = make(sizes_of(layer.x));
     for (const Tensor& state : layer.states) states.push_back(make(sizes_of(state)));
     for (const Tensor& weight : layer.weights) weights.push_back(make(sizes_of(weight)));
-  }
-
-  // From the engine's rows to the caller's.
-  void unpack(const Layer& layer) {
-    if (x != nullptr) *x = layer.ragged->pad(*x, layer.x_sizes[0]);
-    for (Tensor* state : states) {
-      if (state != nullptr) *state = layer.ragged->unsorted(*state);
-    }
   }
 };
 
@@ -378,7 +358,7 @@ std::vector<Tensor> layer_backward(const std::optional<Tensor>& y_gradient,
   const Layer layer({x, states, weights, lengths, batch_sizes, cell, bidirectional});
   layer.check(y, "y", layer.output_sizes());
   layer.check(reserve, "reserve", layer.reserve_sizes());
-  std::vector<Tensor> last = layer.checked_states(last_gradient, "grad_last");
+  const std::vector<Tensor> last = layer.checked_states(last_gradient, "grad_last");
   std::optional<Tensor> rows = y_gradient;  // with unit stride along its columns
   if (rows.has_value()) {
     layer.check(*rows, "grad_y", layer.output_sizes());
@@ -392,17 +372,10 @@ std::vector<Tensor> layer_backward(const std::optional<Tensor>& y_gradient,
     for (Tensor& gradient : gradients.asked) torch::stable::zero_(gradient);
     return gradients.asked;
   }
-  Tensor outputs = as_contiguous(y);
-  if (layer.repacked()) {
-    outputs = layer.ragged->pack(outputs);
-    if (rows.has_value()) rows = layer.ragged->pack(*rows);
-    for (Tensor& state : last) state = layer.ragged->sorted(state);
-  }
   with_type(layer.dtype, [&](auto stored) {
-    run_backward<decltype(stored)>(layer, outputs, as_contiguous(reserve),
+    run_backward<decltype(stored)>(layer, as_contiguous(y), as_contiguous(reserve),
                                    rows.has_value() ? &*rows : nullptr, last, gradients);
   });
-  if (layer.repacked()) gradients.unpack(layer);
   return gradients.asked;
 }
 

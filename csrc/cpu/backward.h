@@ -27,7 +27,7 @@ class BackwardPass {
   explicit BackwardPass(const BackwardCall<S>& call)
       : call_(call),
         size_(call.sizes),
-        steps_(call.sizes, call.row_counts, call.reverse),
+        steps_(call.sizes, call.row_counts, call.order, call.reverse),
         projected_(call.weights.projection != nullptr),
         slots_(reserve_slots<Cell>() + projected_),
         padded_(ceil_divide(size_.units, lanes) * lanes),
@@ -44,7 +44,8 @@ class BackwardPass {
         zeros_(larger(padded_, widest)),
         stored_zeros_(padded_),
         gradients_((chunk_rows_ + size_.batch) * width_),
-        output_gradients_(projected_ ? chunk_rows_ * size_.outputs : 0) {
+        output_gradients_(projected_ ? chunk_rows_ * size_.outputs : 0),
+        results_(steps_.padded() ? size_.batch * result_width() : 0) {
     check_cell<Cell>();
     zeros_.clear(larger(padded_, widest));
     stored_zeros_.clear(padded_);
@@ -114,11 +115,11 @@ class BackwardPass {
     return {s0, s1, first_time, steps_.offset(first_time), gradients_ + beside * width_};
   }
   Rows<T> gradient_rows(const Chunk& chunk, int64_t t, int64_t row) const {
-    return {chunk.gradients + (steps_.offset(t) - chunk.first_row + row) * width_, width_};
+    return {chunk.gradients + (steps_.offset(t) - chunk.first_row + row) * width_, width_, nullptr};
   }
   Rows<T> output_gradient_rows(const Chunk& chunk, int64_t t, int64_t row) const {
     return {output_gradients_ + (steps_.offset(t) - chunk.first_row + row) * size_.outputs,
-            size_.outputs};
+            size_.outputs, nullptr};
   }
   Rows<const S> reserved(int64_t t, int64_t row, int64_t slot) const {
     return steps_.rows_of(call_.reserve + slot * size_.units, t, row, slots_ * size_.units);
@@ -127,11 +128,11 @@ class BackwardPass {
   Rows<const S> state(int i, int64_t t, int64_t row) const {
     if (i > 0) return reserved(t, row, Cell::saved + i - 1);
     if (projected_) return reserved(t, row, slots_ - 1);
-    return steps_.rows_of(call_.y, t, row, call_.y_row_stride);
+    return steps_.rows_of(call_.y, t, row, call_.y_step_stride, call_.y_batch_stride);
   }
   int64_t state_width(int i) const { return i == 0 ? size_.outputs : size_.units; }
   Rows<T> carry(int i, int64_t row) const {
-    return {carry_.get() + (i * size_.batch + row) * padded_, padded_};
+    return {carry_.get() + (i * size_.batch + row) * padded_, padded_, nullptr};
   }
 
   // Some rows of one time step.
@@ -159,13 +160,12 @@ class BackwardPass {
 
   void start_carry(int64_t begin, int64_t end) const {
     for (int i = projected_ ? 1 : 0; i < states; ++i) {
-      const S* source = call_.last_gradient[i];
-      for (int64_t row = begin; row < end; ++row) {
-        T* target = carry(i, 0)[row];
-        for (int64_t j = 0; j < padded_; ++j) {
-          target[j] =
-              source != nullptr && j < size_.units ? widen(source[row * size_.units + j]) : T(0);
-        }
+      const Rows<T> target = carry(i, begin);
+      for (int64_t row = 0; row < end - begin; ++row) clear_row(target[row], padded_);
+      if (call_.last_gradient[i] == nullptr) continue;
+      const Rows<const S> source = steps_.state_rows(call_.last_gradient[i], begin, size_.units);
+      for (int64_t row = 0; row < end - begin; ++row) {
+        widen_row(source[row], size_.units, target[row]);
       }
     }
   }
@@ -192,13 +192,13 @@ class BackwardPass {
       if (going_on) {
         step.previous[i] = state(i, steps_.before(t), first);
       } else if (call_.initial[i] != nullptr) {
-        step.previous[i] = {call_.initial[i] + first * state_width(i), state_width(i)};
+        step.previous[i] = steps_.state_rows(call_.initial[i], first, state_width(i));
       } else {
-        step.previous[i] = {stored_zeros_.get(), 0};
+        step.previous[i] = {stored_zeros_.get(), 0, nullptr};
       }
     }
     step.saved = reserved(t, first, 0);
-    step.y_gradient = {stored_zeros_.get(), 0};
+    step.y_gradient = {stored_zeros_.get(), 0, nullptr};
     if (call_.y_gradient != nullptr) {
       step.y_gradient = steps_.rows_of(call_.y_gradient, t, first, call_.y_gradient_step_stride,
                                        call_.y_gradient_batch_stride);
@@ -224,17 +224,17 @@ class BackwardPass {
   // With a projection: the gradient of h, of which W_hr passes some to each unit.
   void output_gradient(const Chunk& chunk, const Step& step) const {
     const Rows<T> out = output_gradient_rows(chunk, step.t, step.row);
-    const S* given = step.final ? call_.last_gradient[0] : nullptr;
+    const bool given = step.final && call_.last_gradient[0] != nullptr;
+    Rows<const S> last{nullptr, 0, nullptr};
+    if (given) last = steps_.state_rows(call_.last_gradient[0], step.row, size_.outputs);
     for (int64_t row = 0; row < step.rows; ++row) {
       T* target = out[row];
       if (call_.y_gradient != nullptr) {
         widen_row(step.y_gradient[row], size_.outputs, target);
       } else {
-        std::memset(target, 0, static_cast<size_t>(size_.outputs) * sizeof(T));
+        clear_row(target, size_.outputs);
       }
-      if (given == nullptr) continue;
-      const S* last = given + (step.row + row) * size_.outputs;
-      for (int64_t j = 0; j < size_.outputs; ++j) target[j] += widen(last[j]);
+      for (int64_t j = 0; j < size_.outputs && given; ++j) target[j] += widen(last[row][j]);
     }
     if (step.final) return;
     for (int64_t column = 0; column < size_.outputs; column += widest) {
@@ -345,20 +345,46 @@ class BackwardPass {
   // dx = share gradients x W_ih, for the chunk's time steps.
   void input_gradient(const Chunk& chunk, int64_t begin, int64_t end) const {
     const int64_t steps = chunk.s1 - chunk.s0;
-    if (end - begin == size_.batch) {  // the rows of all time steps follow each other
+    const bool add = call_.add_to_x_gradient;
+    if (end - begin == size_.batch && !steps_.padded()) {
+      // The rows of all time steps follow each other.
       const int64_t end_row = steps_.offset(chunk.first_time + steps);
-      input_gradient_rows(chunk, chunk.first_time, 0, end_row - chunk.first_row);
+      input_gradient_rows(gradient_rows(chunk, chunk.first_time, 0), end_row - chunk.first_row,
+                          call_.x_gradient + chunk.first_row * size_.inputs, add);
       return;
     }
     for (int64_t t = chunk.first_time; t < chunk.first_time + steps; ++t) {
-      input_gradient_rows(chunk, t, begin, steps_.rows(t, begin, end));
+      const int64_t rows = steps_.rows(t, begin, end);
+      const Rows<S> out =
+          steps_.rows_of(call_.x_gradient, t, begin, size_.batch * size_.inputs, size_.inputs);
+      S* together = gather(out, rows, size_.inputs, begin, add);
+      input_gradient_rows(gradient_rows(chunk, t, begin), rows, together, add);
+      scatter(together, rows, size_.inputs, out);
+      for (int64_t row = rows; row < end - begin && steps_.padded() && !add; ++row) {
+        clear_row(out[row], size_.inputs);
+      }
     }
   }
 
-  // `rows` rows, from row `begin` of time step t on.
-  void input_gradient_rows(const Chunk& chunk, int64_t t, int64_t begin, int64_t rows) const {
-    const Rows<T> gradients = gradient_rows(chunk, t, begin);
-    S* out = call_.x_gradient + (steps_.offset(t) + begin) * size_.inputs;
+  // Where a product can write the rows `out`: there, or, if they lie scattered, beside each other;
+  // filled with what they hold where the product is added to it.
+  S* gather(const Rows<S>& out, int64_t rows, int64_t width, int64_t begin, bool fill) const {
+    if (out.order == nullptr) return out.base;
+    S* together = results_ + begin * result_width();
+    for (int64_t row = 0; row < rows && fill; ++row) {
+      copy_row(out[row], width, together + row * width);
+    }
+    return together;
+  }
+  void scatter(const S* together, int64_t rows, int64_t width, const Rows<S>& out) const {
+    if (out.order == nullptr) return;
+    for (int64_t row = 0; row < rows; ++row) copy_row(together + row * width, width, out[row]);
+  }
+
+  int64_t result_width() const { return larger(size_.inputs, size_.outputs); }
+
+  // `rows` rows into `out` [rows, I].
+  void input_gradient_rows(const Rows<T>& gradients, int64_t rows, S* out, bool add) const {
     for (int64_t column = 0; column < size_.inputs; column += widest) {
       const int64_t columns = smaller(widest, size_.inputs - column);
       for_phases<Cell>([&](auto index) {
@@ -370,7 +396,7 @@ class BackwardPass {
             input_weights_ + packed_size<T>(phase.shares.first * size_.units, size_.inputs) +
                 column * depth};
         multiply_panel<T>(ceil_divide(columns, lanes), rows, factors, out + column, size_.inputs,
-                          columns, call_.add_to_x_gradient || P > 0);
+                          columns, add || P > 0);
       });
     }
   }
@@ -379,21 +405,22 @@ class BackwardPass {
   void initial_gradients(const Chunk& chunk, int64_t t, int64_t first, int64_t last) const {
     for (int i = 0; i < states && first < last; ++i) {
       if (call_.initial_gradient[i] == nullptr) continue;
-      const int64_t width = state_width(i);
-      S* out = call_.initial_gradient[i] + first * width;
+      const int64_t width = state_width(i), rows = last - first;
+      const Rows<S> out = steps_.state_rows(call_.initial_gradient[i], first, width);
       if (i > 0 || Cell::direct_hidden) {
-        for (int64_t row = first; row < last; ++row) {
-          narrow_row(carry(i, 0)[row], width, out + (row - first) * width);
-        }
+        const Rows<T> direct = carry(i, first);
+        for (int64_t row = 0; row < rows; ++row) narrow_row(direct[row], width, out[row]);
       }
       if (i > 0) continue;
       const Rows<T> gradients = gradient_rows(chunk, t, first);
+      S* together = gather(out, rows, width, first, Cell::direct_hidden);
       for (int64_t column = 0; column < width; column += widest) {
         const int64_t columns = smaller(widest, width - column);
-        multiply_panel<T>(ceil_divide(columns, lanes), last - first,
-                          recurrent_factors<0>(gradients, column), out + column, width, columns,
-                          Cell::direct_hidden);
+        multiply_panel<T>(ceil_divide(columns, lanes), rows,
+                          recurrent_factors<0>(gradients, column), together + column, width,
+                          columns, Cell::direct_hidden);
       }
+      scatter(together, rows, width, out);
     }
   }
 
@@ -409,6 +436,7 @@ class BackwardPass {
   Buffer<T> recurrent_weights_, input_weights_, projection_weights_, carry_, zeros_;
   Buffer<S> stored_zeros_;
   Buffer<T> gradients_, output_gradients_;
+  Buffer<S> results_;  // of a step's rows, before they go where their order says
 };
 
 template <class Cell, class S>

@@ -4,9 +4,12 @@
 // Sizes: T time steps, B sequences, I inputs, H units, P outputs (H without a projection), G gates;
 // R reserve slots. Strides are in elements. Buffers come from the caller; nothing here knows torch.
 //
-// Series of time steps (x, y, the reserve, their gradients) have T*B rows; or they are packed: step
-// t has row_counts[t] rows, those of the sequences that are so long, and nothing lies between two
-// steps. Sequences are then sorted, the longest first. N is the number of rows in all.
+// Series of time steps (x, y, the reserve, their gradients) have T*B rows. With row_counts, step t
+// has row_counts[t] rows, those of the sequences that are so long, which are sorted, the longest
+// first; N is the number of rows in all. The reserve is then packed: nothing lies between two
+// steps. So are x and y, unless `order` is given: then they are padded, [T, B, ...], and so are
+// their gradients, and row r of a step is that of sequence order[r], in the states too. What is
+// padding is not read, and in the results it is zero.
 #pragma once
 
 #include <cstdint>
@@ -48,14 +51,15 @@ struct Weights {
 template <class T>
 struct ForwardCall {
   Sizes sizes;
-  const int64_t* row_counts;  // [T], none above the one before it, all above zero; null: all B
+  const int64_t* row_counts;  // [T], none above the one before it, the first B; null: all B
+  const int64_t* order;       // [B], or null
   bool reverse;               // from the last time step to the first
   const T* x;                 // [T, B, I], or packed [N, I], which has no step stride
   int64_t x_step_stride, x_batch_stride, x_column_stride;
   const T* initial[max_states];  // [B, P], every other [B, H]; or null for zeros
   Weights<T> weights;
-  T* y;  // [T, B, P] or [N, P], rows y_row_stride apart
-  int64_t y_row_stride;
+  T* y;  // [T, B, P] or packed [N, P]
+  int64_t y_step_stride, y_batch_stride;
   T* last[max_states];  // [B, P], every other [B, H]
   T* reserve;           // [T, B, R*H] or [N, R*H], R + 1 with a projection; null: nothing is kept
   Pool pool;
@@ -64,14 +68,14 @@ struct ForwardCall {
 template <class T>
 struct BackwardCall {
   Sizes sizes;
-  const int64_t* row_counts;  // as in the forward call
+  const int64_t *row_counts, *order;  // as in the forward call
   bool reverse;
   const T* x;  // [T, B, I] or [N, I]
   int64_t x_step_stride, x_batch_stride, x_column_stride;
   const T* initial[max_states];  // [B, P], every other [B, H]; or null for zeros
   Weights<T> weights;
-  const T* y;  // [T, B, P] or [N, P], rows y_row_stride apart
-  int64_t y_row_stride;
+  const T* y;  // [T, B, P] or [N, P]
+  int64_t y_step_stride, y_batch_stride;
   const T* reserve;     // [T, B, R*H] or [N, R*H], R + 1 with a projection
   const T* y_gradient;  // [T, B, P] or [N, P], unit stride along P; null for zeros
   int64_t y_gradient_step_stride, y_gradient_batch_stride;

@@ -26,23 +26,23 @@ struct Operand {
   RNNCELLS_INLINE const T* operator[](int64_t row) const { return base + row * row_stride; }
 };
 
-// Rows as an operand: as they are, or widened into `space` [rows, columns].
+// Rows as an operand: as they are, or widened or brought together in `space` [rows, columns].
 template <class S>
 RNNCELLS_INLINE Operand<Compute<S>> as_operand(Rows<const S> source, int64_t column_stride,
                                                int64_t rows, int64_t columns, Compute<S>* space) {
   if constexpr (!converts<S>) {
-    return {source.base, source.stride, column_stride};
-  } else {
-    for (int64_t row = 0; row < rows; ++row) {
-      Compute<S>* target = space + row * columns;
-      if (column_stride == 1) {
-        widen_row(source[row], columns, target);
-      } else {
-        for (int64_t j = 0; j < columns; ++j) target[j] = widen(source[row][j * column_stride]);
-      }
-    }
-    return {space, columns, 1};
+    if (source.order == nullptr) return {source.base, source.stride, column_stride};
   }
+  for (int64_t row = 0; row < rows; ++row) {
+    Compute<S>* target = space + row * columns;
+    const S* values = source[row];
+    if (column_stride == 1) {
+      widen_row(values, columns, target);
+    } else {
+      for (int64_t j = 0; j < columns; ++j) target[j] = widen(values[j * column_stride]);
+    }
+  }
+  return {space, columns, 1};
 }
 
 template <class Cell, class S, bool Keep>
@@ -60,10 +60,11 @@ class ForwardPass {
   explicit ForwardPass(const ForwardCall<S>& call)
       : call_(call),
         size_(call.sizes),
-        steps_(call.sizes, call.row_counts, call.reverse),
+        steps_(call.sizes, call.row_counts, call.order, call.reverse),
         layout_(call.sizes.units),
         fused_(size_.inputs <= widest_fused_input),
         projected_(call.weights.projection != nullptr),
+        gathers_(converts<S> || call.order != nullptr),
         slots_(reserve_slots<Cell>() + projected_),
         biases_(layout_.row()),
         input_weights_(layout_.row() * size_.inputs),
@@ -105,7 +106,7 @@ class ForwardPass {
     const int64_t chunk;      // time steps whose input shares are computed at once
     const Buffer<S> rolling;  // without a reserve, the states besides h: each replaced by its
                               // successor
-    const Buffer<S> saved, hidden;
+    const Buffer<S> saved, hidden, projected;
     const Buffer<T> shares, wide_x, wide_operand;
 
     Workspace(const ForwardPass& pass, int64_t first, int64_t count)
@@ -118,9 +119,10 @@ class ForwardPass {
           rolling(Keep ? 0 : (states - 1) * rows * pass.layout_.padded()),
           saved(saves && !Keep ? rows * Cell::saved * pass.layout_.padded() : 0),
           hidden(pass.projected_ && !Keep ? rows * pass.layout_.padded() : 0),
+          projected(pass.projected_ && pass.steps_.padded() ? rows * pass.size_.outputs : 0),
           shares(pass.fused_ ? 0 : chunk * rows * pass.layout_.row()),
-          wide_x(converts<S> ? (pass.fused_ ? 1 : chunk) * rows * pass.size_.inputs : 0),
-          wide_operand(converts<S> ? rows * larger(pass.size_.units, pass.size_.outputs) : 0) {}
+          wide_x(pass.gathers_ ? (pass.fused_ ? 1 : chunk) * rows * pass.size_.inputs : 0),
+          wide_operand(pass.gathers_ ? rows * larger(pass.size_.units, pass.size_.outputs) : 0) {}
   };
 
   // Some rows of one time step: where their states come from and go to.
@@ -132,7 +134,8 @@ class ForwardPass {
     Rows<S> hidden;        // what the cell computes: h, or with a projection its operand
     Operand<T> x;          // the input, or
     Rows<const T> shares;  // its shares (or the biases), in panels
-    T* wide;               // space for an operand
+    T* wide;               // space for an operand,
+    S* projected;          // and for what the projection gives
   };
 
   void run_rows(int64_t begin, int64_t end) const {
@@ -147,6 +150,7 @@ class ForwardPass {
       run_step(s, 0, going_on, true, space);
       run_step(s, going_on, rows, false, space);
       copy_last(t, lasting, rows, space);
+      if (steps_.padded()) clear_padding(t, begin + rows, end);
     }
   }
 
@@ -164,9 +168,13 @@ class ForwardPass {
   }
   // State i of a thread's row `first` and those after it.
   Rows<S> state(int i, int64_t t, int64_t first, const Workspace& space) const {
-    if (i == 0) return steps_.rows_of(call_.y, t, space.begin + first, call_.y_row_stride);
+    if (i == 0) {
+      return steps_.rows_of(call_.y, t, space.begin + first, call_.y_step_stride,
+                            call_.y_batch_stride);
+    }
     if constexpr (Keep) return reserved(t, space.begin + first, Cell::saved + i - 1);
-    return {space.rolling + ((i - 1) * space.rows + first) * layout_.padded(), layout_.padded()};
+    return {space.rolling + ((i - 1) * space.rows + first) * layout_.padded(), layout_.padded(),
+            nullptr};
   }
   int64_t state_width(int i) const { return i == 0 ? size_.outputs : size_.units; }
 
@@ -179,11 +187,11 @@ class ForwardPass {
       step.next[i] = state(i, t, first, space);
       if (going_on) {
         const Rows<S> before = state(i, steps_.before(t), first, space);
-        step.previous[i] = {before.base, before.stride};
+        step.previous[i] = {before.base, before.stride, before.order};
       } else if (call_.initial[i] != nullptr) {
-        step.previous[i] = {call_.initial[i] + row * state_width(i), state_width(i)};
+        step.previous[i] = steps_.state_rows(call_.initial[i], row, state_width(i));
       } else {
-        step.previous[i] = {zeros_.get(), 0};
+        step.previous[i] = {zeros_.get(), 0, nullptr};
       }
     }
     const int64_t padded = layout_.padded();
@@ -192,19 +200,20 @@ class ForwardPass {
       step.saved = reserved(t, row, 0);
       if (projected_) step.hidden = reserved(t, row, slots_ - 1);
     } else {
-      step.saved = {space.saved + first * Cell::saved * padded, Cell::saved * padded};
-      if (projected_) step.hidden = {space.hidden + first * padded, padded};
+      step.saved = {space.saved + first * Cell::saved * padded, Cell::saved * padded, nullptr};
+      if (projected_) step.hidden = {space.hidden + first * padded, padded, nullptr};
     }
     step.wide = space.wide_operand.get();
+    step.projected = space.projected.get();
     if (fused_) {
       step.x =
           as_operand<S>(steps_.rows_of(call_.x, t, row, call_.x_step_stride, call_.x_batch_stride),
                         call_.x_column_stride, step.rows, size_.inputs, space.wide_x.get());
-      step.shares = {biases_.get(), 0};
+      step.shares = {biases_.get(), 0, nullptr};
     } else {
       step.x = {nullptr, 0, 0};
       step.shares = {space.shares + ((s % space.chunk) * space.rows + first) * layout_.row(),
-                     layout_.row()};
+                     layout_.row(), nullptr};
     }
     return step;
   }
@@ -222,10 +231,8 @@ class ForwardPass {
                             call_.x_batch_stride);
     };
     const auto wide_at = [&](int64_t s) { return space.wide_x + (s - from) * block; };
-    if constexpr (converts<S>) {
-      for (int64_t s = from; s < to; ++s) {
-        as_operand<S>(x_at(s), call_.x_column_stride, rows_at(s), size_.inputs, wide_at(s));
-      }
+    for (int64_t s = from; s < to && gathers_; ++s) {
+      as_operand<S>(x_at(s), call_.x_column_stride, rows_at(s), size_.inputs, wide_at(s));
     }
     for_phases<Cell>([&](auto index) {
       constexpr int P = decltype(index)::value;
@@ -235,12 +242,10 @@ class ForwardPass {
         constexpr int input_width = L::input_shares * decltype(vectors)::value;
         const int64_t panel = layout_.phase_begin(P) + v0 * L::shares * lanes;
         for (int64_t s = from; s < to; ++s) {
-          Operand<T> x;
-          if constexpr (converts<S>) {
-            x = {wide_at(s), size_.inputs, 1};
-          } else {
+          Operand<T> x{wide_at(s), size_.inputs, 1};
+          if constexpr (!converts<S>) {
             const Rows<const S> source = x_at(s);
-            x = {source.base, source.stride, call_.x_column_stride};
+            if (!gathers_) x = {source.base, source.stride, call_.x_column_stride};
           }
           T* out = space.shares + (s - from) * space.rows * row + panel;
           for_row_tiles(rows_at(s), tile_rows(width), [&](int64_t first, int64_t count) {
@@ -289,7 +294,7 @@ class ForwardPass {
     constexpr int operand_slot = L::phase.operand;
     Rows<const S> source = step.previous[0];
     if constexpr (operand_slot >= 0) {
-      source = {step.saved.base + operand_slot * saved_width(), step.saved.stride};
+      source = {step.saved.base + operand_slot * saved_width(), step.saved.stride, nullptr};
     }
     const Operand<T> operand = as_operand<S>(source, 1, step.rows, size_.outputs, step.wide);
     for_panels<P>([&](auto vectors, int64_t v0) {
@@ -360,14 +365,20 @@ class ForwardPass {
   // h = W_hr m, where m is the hidden state that the cell computed.
   void project(const Step& step) const {
     constexpr int64_t widest = panel_vectors * lanes;
-    const Operand<T> hidden =
-        as_operand<S>({step.hidden.base, step.hidden.stride}, 1, step.rows, size_.units, step.wide);
+    const Operand<T> hidden = as_operand<S>({step.hidden.base, step.hidden.stride, nullptr}, 1,
+                                            step.rows, size_.units, step.wide);
+    const bool scattered = step.next[0].order != nullptr;
+    S* out = scattered ? step.projected : step.next[0].base;
+    const int64_t stride = scattered ? size_.outputs : step.next[0].stride;
     for (int64_t column = 0; column < size_.outputs; column += widest) {
       const int64_t columns = smaller(widest, size_.outputs - column);
       const Factors<T> factors{size_.units, hidden.base, hidden.row_stride, 1,
                                projection_weights_ + column * size_.units};
-      multiply_panel<T>(ceil_divide(columns, lanes), step.rows, factors, step.next[0].base + column,
-                        step.next[0].stride, columns, false);
+      multiply_panel<T>(ceil_divide(columns, lanes), step.rows, factors, out + column, stride,
+                        columns, false);
+    }
+    for (int64_t row = 0; row < step.rows && scattered; ++row) {
+      copy_row(out + row * stride, size_.outputs, step.next[0][row]);
     }
   }
 
@@ -376,11 +387,16 @@ class ForwardPass {
     for (int i = 0; i < states && first < last; ++i) {
       const int64_t width = state_width(i);
       const Rows<S> source = state(i, t, first, space);
-      for (int64_t row = 0; row < last - first; ++row) {
-        memcpy(call_.last[i] + (space.begin + first + row) * width, source[row],
-               static_cast<size_t>(width) * sizeof(S));
-      }
+      const Rows<S> target = steps_.state_rows(call_.last[i], space.begin + first, width);
+      for (int64_t row = 0; row < last - first; ++row) copy_row(source[row], width, target[row]);
     }
+  }
+
+  // The outputs of the rows [first, last), whose sequences have ended, or have not begun, at step
+  // t.
+  void clear_padding(int64_t t, int64_t first, int64_t last) const {
+    const Rows<S> y = steps_.rows_of(call_.y, t, first, call_.y_step_stride, call_.y_batch_stride);
+    for (int64_t row = 0; row < last - first; ++row) clear_row(y[row], size_.outputs);
   }
 
   const ForwardCall<S>& call_;
@@ -388,7 +404,8 @@ class ForwardPass {
   const TimeSteps steps_;
   const ShareLayout<Cell, T> layout_;
   const bool fused_, projected_;
-  const int slots_;  // of the reserve
+  const bool gathers_;  // whether an operand is a copy of the rows that it is made of
+  const int slots_;     // of the reserve
   Buffer<T> biases_, input_weights_, recurrent_weights_, projection_weights_;
   Buffer<S> zeros_;
 };

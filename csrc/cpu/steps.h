@@ -8,20 +8,24 @@
 namespace rnncells {
 namespace RNNCELLS_ISA {
 
-// The rows of one series at one time step.
+// The rows of one series at one time step, evenly apart, or those that `order` names.
 template <class T>
 struct Rows {
   T* base;
   int64_t stride;
-  RNNCELLS_INLINE T* operator[](int64_t row) const { return base + row * stride; }
+  const int64_t* order;
+  RNNCELLS_INLINE T* operator[](int64_t row) const {
+    return base + (order == nullptr ? row : order[row]) * stride;
+  }
 };
 
 class TimeSteps {
  public:
-  TimeSteps(const Sizes& sizes, const int64_t* row_counts, bool reverse)
+  TimeSteps(const Sizes& sizes, const int64_t* row_counts, const int64_t* order, bool reverse)
       : steps_(sizes.steps),
         batch_(sizes.batch),
         counts_(row_counts),
+        order_(order),
         reverse_(reverse),
         offsets_(row_counts == nullptr ? 0 : sizes.steps + 1) {
     if (counts_ == nullptr) return;
@@ -33,7 +37,9 @@ class TimeSteps {
     offsets_.get()[steps_] = rows;
   }
 
-  RNNCELLS_INLINE bool packed() const { return counts_ != nullptr; }
+  // Whether the steps have unequal numbers of rows; and whether x and y are padded all the same.
+  RNNCELLS_INLINE bool ragged() const { return counts_ != nullptr; }
+  RNNCELLS_INLINE bool padded() const { return order_ != nullptr; }
   // The time step that is visited as number s, and the ones visited before and after step t.
   RNNCELLS_INLINE int64_t at(int64_t s) const { return reverse_ ? steps_ - 1 - s : s; }
   RNNCELLS_INLINE int64_t before(int64_t t) const { return reverse_ ? t + 1 : t - 1; }
@@ -42,7 +48,7 @@ class TimeSteps {
   // Step t's rows; none where t is no time step.
   RNNCELLS_INLINE int64_t rows(int64_t t) const {
     if (t < 0 || t >= steps_) return 0;
-    return packed() ? counts_[t] : batch_;
+    return ragged() ? counts_[t] : batch_;
   }
   // How many of the rows [begin, end) step t has: the first ones.
   RNNCELLS_INLINE int64_t rows(int64_t t, int64_t begin, int64_t end) const {
@@ -50,24 +56,32 @@ class TimeSteps {
   }
   // The rows of all steps before t, up to t = T.
   RNNCELLS_INLINE int64_t offset(int64_t t) const {
-    return packed() ? offsets_.get()[t] : t * batch_;
+    return ragged() ? offsets_.get()[t] : t * batch_;
   }
 
-  // The rows of step t from `row` on, in a series with one row after another, or with strides.
+  // The rows of step t from `row` on, in a series that has one row after another.
   template <class T>
-  RNNCELLS_INLINE Rows<T> rows_of(T* base, int64_t t, int64_t row, int64_t row_stride) const {
-    return {base + (offset(t) + row) * row_stride, row_stride};
+  RNNCELLS_INLINE Rows<T> rows_of(T* base, int64_t t, int64_t row, int64_t stride) const {
+    return {base + (offset(t) + row) * stride, stride, nullptr};
   }
+  // The same in a series of the caller's.
   template <class T>
   RNNCELLS_INLINE Rows<T> rows_of(T* base, int64_t t, int64_t row, int64_t step_stride,
-                                  int64_t row_stride) const {
-    if (packed()) return rows_of(base, t, row, row_stride);
-    return {base + t * step_stride + row * row_stride, row_stride};
+                                  int64_t stride) const {
+    if (padded()) return {base + t * step_stride, stride, order_ + row};
+    if (ragged()) return rows_of(base, t, row, stride);
+    return {base + t * step_stride + row * stride, stride, nullptr};
+  }
+  // The rows of a state of the caller's [B, width] from `row` on.
+  template <class T>
+  RNNCELLS_INLINE Rows<T> state_rows(T* base, int64_t row, int64_t width) const {
+    if (padded()) return {base, width, order_ + row};
+    return {base + row * width, width, nullptr};
   }
 
   // The first row of part `part` of `parts`, which have nearly equal numbers of time steps.
   int64_t boundary(int64_t part, int64_t parts) const {
-    if (!packed()) return batch_ * part / parts;
+    if (!ragged()) return batch_ * part / parts;
     const int64_t wanted = offset(steps_) * part / parts;
     int64_t row = 0, t = steps_;
     for (int64_t sum = 0; row < batch_; ++row) {
@@ -80,7 +94,7 @@ class TimeSteps {
 
  private:
   const int64_t steps_, batch_;
-  const int64_t* counts_;
+  const int64_t *counts_, *order_;
   const bool reverse_;
   Buffer<int64_t> offsets_;
 };

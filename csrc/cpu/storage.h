@@ -181,6 +181,16 @@ RNNCELLS_INLINE void store_lanes(Vec<Compute<S>> value, S* p, int present) {
   }
 }
 
+// n values, as they are.
+template <class S>
+RNNCELLS_INLINE void copy_row(const S* from, int64_t n, S* to) {
+  memcpy(to, from, static_cast<size_t>(n) * sizeof(S));
+}
+template <class S>
+RNNCELLS_INLINE void clear_row(S* to, int64_t n) {
+  memset(static_cast<void*>(to), 0, static_cast<size_t>(n) * sizeof(S));
+}
+
 // n values, widened or narrowed.
 template <class S>
 RNNCELLS_INLINE void widen_row(const S* from, int64_t n, Compute<S>* to) {

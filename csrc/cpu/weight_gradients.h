@@ -119,12 +119,15 @@ class WeightGradients {
         for (int64_t row = 0; row < rows; ++row) *x++ = source[row];
       }
       if (!find_hidden) continue;
-      for (int64_t row = 0; row < going_on; ++row) {
-        *hidden++ = steps_.rows_of(call_.y, before, row, call_.y_row_stride).base;
+      const bool given = call_.initial[0] != nullptr;
+      const Rows<const S> initial = steps_.state_rows(call_.initial[0], 0, size_.outputs);
+      if (going_on > 0) {
+        const Rows<const S> y =
+            steps_.rows_of(call_.y, before, 0, call_.y_step_stride, call_.y_batch_stride);
+        for (int64_t row = 0; row < going_on; ++row) *hidden++ = y[row];
       }
       for (int64_t row = going_on; row < rows; ++row) {
-        const S* initial = call_.initial[0];
-        *hidden++ = initial == nullptr ? zeros_.get() : initial + row * size_.outputs;
+        *hidden++ = given ? initial[row] : zeros_.get();
       }
     }
   }

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
-#include <limits>
+#include <numeric>
 #include <random>
 #include <thread>
 
@@ -35,94 +35,151 @@ void run_on_threads(int64_t n, Pool::Body body, void* context) {
   first.join();
 }
 
+// 16-bit values, rounded here as nobody needs to round them fast.
+float from_bits(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+double number(float value) { return value; }
+double number(double value) { return value; }
+double number(BFloat16 value) { return from_bits(uint32_t{value.bits} << 16); }
+double number(Float16 value) {
+  const int exponent = value.bits >> 10 & 31, fraction = value.bits & 1023;
+  const double size =
+      exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
+  return value.bits & 0x8000 ? -size : size;  // no infinity, no NaN: not in these tests
+}
+template <class T>
+T stored(double value) {
+  if constexpr (sizeof(T) > 2) {
+    return static_cast<T>(value);
+  } else {  // the nearest of the 65536; the larger ones are far from these tests' values
+    T best{};
+    for (uint32_t bits = value < 0 ? 0x8000 : 0, step = 0x4000; step > 0; step /= 2) {
+      T higher{static_cast<uint16_t>(bits + step)};
+      if (std::abs(number(higher)) <= std::abs(value)) bits += step;
+      best.bits = static_cast<uint16_t>(bits);
+    }
+    const T next{static_cast<uint16_t>(best.bits + 1)};
+    return std::abs(number(next) - value) < std::abs(number(best) - value) ? next : best;
+  }
+}
+
 template <class T>
 std::vector<T> cast(const Numbers& numbers) {
-  return std::vector<T>(numbers.begin(), numbers.end());
+  std::vector<T> result;
+  for (const double value : numbers) result.push_back(stored<T>(value));
+  return result;
+}
+template <class T>
+Numbers back(const std::vector<T>& values) {
+  Numbers result;
+  for (const T value : values) result.push_back(number(value));
+  return result;
+}
+template <class T>
+bool same(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() &&
+         (a.empty() || !std::memcmp(a.data(), b.data(), a.size() * sizeof(T)));
 }
 
 template <class T>
 struct Buffers {
-  std::vector<T> x, w_ih, w_hh, b_ih, b_hh, y, reserve, y_gradient, dx, dw_ih, dw_hh, db_ih, db_hh;
+  std::vector<T> x, w_ih, w_hh, b_ih, b_hh, w_hr, y, reserve, y_gradient;
+  std::vector<T> dx, dw_ih, dw_hh, db_ih, db_hh, dw_hr;
   std::vector<std::vector<T>> states, last, last_gradient, dstates;
 };
 
 template <class T>
-Result run_engine(const CellEngine& engine, const Problem& p, bool threads) {
-  const auto [steps, batch, inputs, units] = p.size;
-  const int64_t gates = engine.facts.gates, cells = batch * units;
+Result run_engine(const CellEngine& engine, const Problem& p, bool packed, bool threads) {
+  const auto [steps, batch, inputs, units, outputs] = p.size;
+  const int64_t gates = engine.facts.gates;
+  const auto rows = static_cast<int64_t>(p.x.size()) / inputs;
   Buffers<T> b;
   b.x = cast<T>(p.x);
   b.w_ih = cast<T>(p.w_ih);
   b.w_hh = cast<T>(p.w_hh);
   b.b_ih = cast<T>(p.b_ih);
   b.b_hh = cast<T>(p.b_hh);
+  b.w_hr = cast<T>(p.w_hr);
   b.y_gradient = cast<T>(p.y_gradient);
-  b.y.resize(steps * cells);
-  b.reserve.resize(steps * cells * engine.facts.reserve_slots);
+  b.y.resize(rows * outputs);
+  b.reserve.resize(rows * units * (engine.facts.reserve_slots + p.projected));
   b.dx.resize(p.x.size());
   b.dw_ih.resize(gates * units * inputs);
-  b.dw_hh.resize(gates * units * units);
+  b.dw_hh.resize(gates * units * outputs);
   b.db_ih.resize(gates * units);
   b.db_hh.resize(gates * units);
+  b.dw_hr.resize(p.w_hr.size());
   const Pool pool{threads ? run_on_threads : nullptr, threads ? 2 : 1, 0};
-  const Weights<T> weights{b.w_ih.data(),
-                           inputs,
-                           1,
-                           b.w_hh.data(),
-                           units,
-                           1,
-                           p.bias ? b.b_ih.data() : nullptr,
-                           1,
-                           p.bias ? b.b_hh.data() : nullptr,
-                           1};
   ForwardCall<T> f{};
   BackwardCall<T> g{};
+  f.weights.input = b.w_ih.data();
+  f.weights.input_row_stride = inputs;
+  f.weights.recurrent = b.w_hh.data();
+  f.weights.recurrent_row_stride = outputs;
+  f.weights.input_column_stride = f.weights.recurrent_column_stride = 1;
+  if (p.bias) {
+    f.weights.input_bias = b.b_ih.data();
+    f.weights.recurrent_bias = b.b_hh.data();
+    f.weights.input_bias_stride = f.weights.recurrent_bias_stride = 1;
+  }
+  if (p.projected) {
+    f.weights.projection = b.w_hr.data();
+    f.weights.projection_row_stride = units;
+    f.weights.projection_column_stride = 1;
+    g.projection_gradient = b.dw_hr.data();
+  }
+  g.weights = f.weights;
   f.sizes = g.sizes = p.size;
+  f.row_counts = g.row_counts = packed ? p.counts.data() : nullptr;
   f.reverse = g.reverse = p.reverse;
   f.x = g.x = b.x.data();
-  f.x_step_stride = g.x_step_stride = batch * inputs;
+  f.x_step_stride = g.x_step_stride = packed ? 0 : batch * inputs;
   f.x_batch_stride = g.x_batch_stride = inputs;
   f.x_column_stride = g.x_column_stride = 1;
-  f.weights = g.weights = weights;
   f.y = b.y.data();
   g.y = b.y.data();
-  f.y_row_stride = g.y_row_stride = units;
+  f.y_step_stride = g.y_step_stride = batch * outputs;
+  f.y_batch_stride = g.y_batch_stride = outputs;
   f.reserve = b.reserve.empty() ? nullptr : b.reserve.data();
   g.reserve = f.reserve;
   f.pool = g.pool = pool;
   for (int i = 0; i < engine.facts.states; ++i) {
+    const int64_t size = batch * (i == 0 ? outputs : units);
     b.states.push_back(cast<T>(p.states[i]));
-    b.last.emplace_back(cells);
+    b.last.emplace_back(size);
     b.last_gradient.push_back(cast<T>(p.last_gradient[i]));
-    b.dstates.emplace_back(cells);
+    b.dstates.emplace_back(size);
     f.initial[i] = g.initial[i] = p.initial ? b.states[i].data() : nullptr;
     f.last[i] = b.last[i].data();
     g.last_gradient[i] = b.last_gradient[i].data();
     g.initial_gradient[i] = b.dstates[i].data();
   }
   g.y_gradient = b.y_gradient.data();
-  g.y_gradient_step_stride = cells;
-  g.y_gradient_batch_stride = units;
+  g.y_gradient_step_stride = packed ? 0 : batch * outputs;
+  g.y_gradient_batch_stride = outputs;
   g.x_gradient = b.dx.data();
   g.input_weight_gradient = b.dw_ih.data();
   g.recurrent_weight_gradient = b.dw_hh.data();
   g.input_bias_gradient = b.db_ih.data();
   g.recurrent_bias_gradient = b.db_hh.data();
-  engine.forward(f);
+  engine.functions<T>().forward(f);
   const std::vector<T> kept = b.y, reserve = b.reserve;
-  engine.backward(g);
-  if (reserve != b.reserve) std::printf("FAILED: backward wrote the reserve\n"), std::exit(1);
+  engine.functions<T>().backward(g);
+  if (!same(reserve, b.reserve)) std::printf("FAILED: backward wrote the reserve\n"), std::exit(1);
   f.reserve = nullptr;  // inference gives the same bits
-  engine.forward(f);
-  if (kept != b.y) std::printf("FAILED: inference differs from training\n"), std::exit(1);
+  engine.functions<T>().forward(f);
+  if (!same(kept, b.y)) std::printf("FAILED: inference differs from training\n"), std::exit(1);
   Result r;
-  const auto back = [](const std::vector<T>& v) { return Numbers(v.begin(), v.end()); };
   r.y = back(b.y);
   r.dx = back(b.dx);
   r.dw_ih = back(b.dw_ih);
   r.dw_hh = back(b.dw_hh);
   r.db_ih = back(b.db_ih);
   r.db_hh = back(b.db_hh);
+  r.dw_hr = back(b.dw_hr);
   for (const auto& v : b.last) r.last.push_back(back(v));
   for (const auto& v : b.dstates) r.dstates.push_back(back(v));
   return r;
@@ -138,9 +195,10 @@ double difference(const Numbers& a, const Numbers& b) {
 }
 
 double difference(const Result& a, const Result& b) {
-  double most = std::max({difference(a.y, b.y), difference(a.dx, b.dx),
-                          difference(a.dw_ih, b.dw_ih), difference(a.dw_hh, b.dw_hh),
-                          difference(a.db_ih, b.db_ih), difference(a.db_hh, b.db_hh)});
+  double most =
+      std::max({difference(a.y, b.y), difference(a.dx, b.dx), difference(a.dw_ih, b.dw_ih),
+                difference(a.dw_hh, b.dw_hh), difference(a.db_ih, b.db_ih),
+                difference(a.db_hh, b.db_hh), difference(a.dw_hr, b.dw_hr)});
   for (size_t i = 0; i < a.last.size(); ++i) {
     most =
         std::max({most, difference(a.last[i], b.last[i]), difference(a.dstates[i], b.dstates[i])});
@@ -150,41 +208,69 @@ double difference(const Result& a, const Result& b) {
 
 int failures = 0, checks = 0;
 
+// Rounding grows with the number of rows summed (at most 700) and of steps (at most 300): some
+// hundreds of units in the last place at the worst; in 16 bits, which round h and the results
+// alone, some tens.
+template <class T>
+bool passes(const CellEngine& engine, const Problem& p, bool packed, bool threads,
+            const Result& expected, double limit) {
+  const double found = difference(run_engine<T>(engine, p, packed, threads), expected);
+  ++checks;
+  if (found < limit) return true;
+  ++failures;
+  std::printf(
+      "FAILED: %s T=%d B=%d I=%d H=%d P=%d reverse=%d bias=%d initial=%d packed=%d: %.3g "
+      "in %d bits, limit %.3g\n",
+      engine.facts.name, int(p.size.steps), int(p.size.batch), int(p.size.inputs),
+      int(p.size.units), int(p.size.outputs), p.reverse, p.bias, p.initial, packed, found,
+      int(8 * sizeof(T)), limit);
+  return false;
+}
+
+// Values that every type can hold, so that all compute on the same ones.
+Numbers draw_bfloat16(int64_t count, double scale = 1.0) {
+  return back(cast<BFloat16>(draw(count, scale)));
+}
+
 template <class Cell>
 void check_cell(const CellEngine& engine) {
-  const int64_t shapes[][4] = {{1, 1, 1, 1},   {3, 2, 1, 5},    {2, 7, 33, 15},  {5, 13, 3, 17},
-                               {4, 5, 40, 33}, {2, 3, 65, 70},  {90, 8, 2, 9},   {3, 40, 31, 16},
-                               {2, 1, 7, 130}, {300, 1, 34, 4}, {140, 5, 33, 20}};
+  const int64_t shapes[][5] = {{1, 1, 1, 1, 0},    {3, 2, 1, 5, 2},    {2, 7, 33, 15, 0},
+                               {5, 13, 3, 17, 16}, {4, 5, 40, 33, 0},  {2, 3, 65, 70, 69},
+                               {90, 8, 2, 9, 0},   {3, 40, 31, 16, 5}, {2, 1, 7, 130, 33},
+                               {300, 1, 34, 4, 0}, {140, 5, 33, 20, 7}};
   for (const auto& s : shapes) {
-    for (int flags = 0; flags < 8; ++flags) {
+    for (int flags = 0; flags < 16; ++flags) {
       Problem p;
-      p.size = {s[0], s[1], s[2], s[3]};
       p.reverse = flags & 1;
       p.bias = flags & 2;
       p.initial = flags & 4;
-      const int64_t rows = Cell::gates * s[3], cells = s[1] * s[3];
-      p.x = draw(s[0] * s[1] * s[2]);
-      p.w_ih = draw(rows * s[2], 1 / std::sqrt(double(s[3])));
-      p.w_hh = draw(rows * s[3], 1 / std::sqrt(double(s[3])));
-      p.b_ih = draw(rows);
-      p.b_hh = draw(rows);
-      p.y_gradient = draw(s[0] * cells);
+      const bool packed = flags & 8;
+      p.projected = s[4] > 0 && engine.facts.projects && p.reverse == p.bias;
+      p.size = {s[0], s[1], s[2], s[3], p.projected ? s[4] : s[3]};
+      p.counts.assign(s[0], s[1]);
+      for (int64_t t = 1; packed && t < s[0]; ++t) {
+        p.counts[t] = p.counts[t - 1] - (p.counts[t - 1] > 1 && generator() % 3 == 0);
+      }
+      const int64_t all = std::accumulate(p.counts.begin(), p.counts.end(), int64_t{0});
+      const int64_t rows = Cell::gates * s[3];
+      p.x = draw_bfloat16(all * s[2]);
+      p.w_ih = draw_bfloat16(rows * s[2], 1 / std::sqrt(double(s[3])));
+      p.w_hh = draw_bfloat16(rows * p.size.outputs, 1 / std::sqrt(double(s[3])));
+      p.b_ih = draw_bfloat16(rows);
+      p.b_hh = draw_bfloat16(rows);
+      if (p.projected) p.w_hr = draw_bfloat16(s[4] * s[3], 1 / std::sqrt(double(s[3])));
+      p.y_gradient = draw_bfloat16(all * p.size.outputs);
       for (int i = 0; i < Cell::states; ++i) {
-        p.states.push_back(draw(cells));
-        p.last_gradient.push_back(draw(cells));
+        const int64_t size = s[1] * (i == 0 ? p.size.outputs : s[3]);
+        p.states.push_back(draw_bfloat16(size));
+        p.last_gradient.push_back(draw_bfloat16(size));
       }
       const Result expected = scalar::Layer<Cell>(p).run();
-      // Rounding grows with the number of rows summed (at most 700) and of steps (at most 300):
-      // some hundreds of units in the last place at the worst.
-      const double wide = difference(run_engine<double>(engine, p, flags & 1), expected);
-      const double narrow = difference(run_engine<float>(engine, p, !(flags & 1)), expected);
-      checks += 2;
-      if (!(wide < 1000 * std::numeric_limits<double>::epsilon()) ||
-          !(narrow < 1000 * std::numeric_limits<float>::epsilon())) {
-        ++failures;
-        std::printf("FAILED: %s T=%d B=%d I=%d H=%d flags=%d: double %.3g, float %.3g\n",
-                    Cell::name, int(s[0]), int(s[1]), int(s[2]), int(s[3]), flags, wide, narrow);
-      }
+      const bool threads = flags & 1;
+      passes<double>(engine, p, packed, threads, expected, 1000 * 0x1p-52);
+      passes<float>(engine, p, packed, !threads, expected, 1000 * 0x1p-23);
+      passes<Float16>(engine, p, packed, threads, expected, 50 * 0x1p-10);
+      passes<BFloat16>(engine, p, packed, !threads, expected, 50 * 0x1p-7);
     }
   }
 }
