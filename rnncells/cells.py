@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn.modules.rnn import RNNCellBase
 
-from rnncells import _C
+from rnncells import _C, reference
 from rnncells.autograd import run_layer
 from rnncells.checks import (
-    SUPPORTED_DEVICES,
     SUPPORTED_DTYPES,
     Shapes,
+    autocast_dtype,
     check_cell_state_ranks,
-    check_cell_states,
+    check_cell_state_shapes,
     check_engine,
+    check_state_kinds,
+    lower,
     read_parameters,
     require_pair,
     require_tensor,
@@ -34,7 +36,11 @@ class RecurrentCell(RNNCellBase):
 
     The parameters are torch.nn's: ``weight_ih`` [gates * H, I], ``weight_hh`` [gates * H, H], and
     with ``bias`` also ``bias_ih`` and ``bias_hh`` [gates * H], all drawn from U(-1/sqrt(H),
-    1/sqrt(H)).
+    1/sqrt(H)). As in torch.nn, a bias that is None is left out, and H may be 0.
+
+    Under autocast a cell does what a layer does (:class:`rnncells.recurrent.RecurrentLayer`). On
+    the CPU torch.nn answers in autocast's dtype for RNNCell, and in the input's for LSTMCell and
+    GRUCell; on CUDA in autocast's for all three, as ours do.
     """
 
     _torch_name: ClassVar[str]
@@ -56,9 +62,9 @@ class RecurrentCell(RNNCellBase):
         self._shapes: Shapes = [
             ("weight_ih", (rows, input_size)),
             ("weight_hh", (rows, hidden_size)),
+            ("bias_ih", (rows,)),
+            ("bias_hh", (rows,)),
         ]
-        if bias:
-            self._shapes += [("bias_ih", (rows,)), ("bias_hh", (rows,))]
 
     def _step(self, cell: str, input: Tensor, states: Sequence[Tensor] | None) -> list[Tensor]:
         """Checks and one step; ``input`` is [B, I] or [I], each state [B, H] or [H]."""
@@ -76,8 +82,12 @@ class RecurrentCell(RNNCellBase):
             check_cell_state_ranks(self._torch_name, states, rank)
             if rank == 1:
                 states = [state.unsqueeze(0) for state in states]
-        weights = read_parameters(self, self._shapes, x)
-        if x.dtype not in SUPPORTED_DTYPES or x.device.type not in SUPPORTED_DEVICES:
+        cast = autocast_dtype(x) if torch._C._is_any_autocast_enabled() else None
+        if cast is not None:
+            x = lower(x, cast)
+            states = None if states is None else [lower(state, cast) for state in states]
+        weights = self._read_weights(x, cast)
+        if x.dtype not in SUPPORTED_DTYPES or not (x.is_cpu or x.is_meta):
             check_engine(x)
         if x.shape[1] != self.input_size:
             raise RuntimeError(
@@ -85,12 +95,28 @@ class RecurrentCell(RNNCellBase):
             )
         before = []
         if states is not None:
-            check_cell_states(states, x, self.hidden_size)
+            check_cell_state_shapes(states, x.shape[0], self.hidden_size)
+            check_state_kinds(states, x)
             before = [state.unsqueeze(0) for state in states]
 
-        _, last = run_layer(x.unsqueeze(0), before, weights, cell)
+        # Without units there is nothing to compute, but shapes and a gradient of zero to give.
+        run = run_layer if self.hidden_size else reference.layer
+        _, last = run(x.unsqueeze(0), before, weights, cell)
         after = [state.squeeze(0) for state in last]
         return after if rank == 2 else [state.squeeze(0) for state in after]
+
+    def _read_weights(self, x: Tensor, cast: torch.dtype | None) -> list[Tensor]:
+        """The weights and the biases, or no biases where both are None; zeros in place of one."""
+        parameters = self._parameters
+        if parameters.get("bias_ih") is not None and parameters.get("bias_hh") is not None:
+            return read_parameters(self, self._shapes, x, cast)
+        lacking = [name for name in ("bias_ih", "bias_hh") if getattr(self, name) is None]
+        found = [shape for shape in self._shapes if shape[0] not in lacking]
+        weights = read_parameters(self, found, x, cast)
+        if len(lacking) == 1:
+            place = 2 if lacking == ["bias_ih"] else 3
+            weights.insert(place, torch.zeros_like(weights[2]))
+        return weights
 
 
 class SimpleRNNCell(RecurrentCell):
@@ -105,7 +131,7 @@ class SimpleRNNCell(RecurrentCell):
         bias: with ``False`` there are no ``bias_ih`` and ``bias_hh``.
         nonlinearity: ``"tanh"`` or ``"relu"``.
         device: where the parameters live.
-        dtype: of the parameters, ``torch.float32`` or ``torch.float64``.
+        dtype: of the parameters: ``torch.float32``, ``float64``, ``float16`` or ``bfloat16``.
     """
 
     _torch_name = "RNNCell"
@@ -136,7 +162,7 @@ class SimpleRNNCell(RecurrentCell):
             ValueError, RuntimeError, TypeError: for a rank, size, dtype or device that does not
                 fit, in torch.nn's words where it has them; RuntimeError for an unknown
                 nonlinearity.
-            NotImplementedError: for half precision, and a device other than the CPU.
+            NotImplementedError: for a device other than the CPU.
         """
         if self.nonlinearity not in ("tanh", "relu"):
             raise RuntimeError(f"Unknown nonlinearity: {self.nonlinearity}")
@@ -207,7 +233,7 @@ class LSTMCell(RecurrentCell):
             What :meth:`SimpleRNNCell.forward` raises.
         """
         if hx is not None:
-            require_pair(hx)
+            require_pair("lstm_cell", hx)
         h, c = self._step("lstm", input, hx)
         return h, c
 

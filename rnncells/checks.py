@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import operator
 import warnings
 from collections.abc import Sequence
 from typing import NoReturn
@@ -12,8 +13,9 @@ from torch import Tensor
 from torch.nn import Module
 
 Shapes = list[tuple[str, tuple[int, ...]]]
+Lengths = Tensor | Sequence[int]
 
-SUPPORTED_DTYPES = (torch.float32, torch.float64)
+SUPPORTED_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 SUPPORTED_DEVICES = ("cpu", "meta")
 
 
@@ -28,38 +30,81 @@ def require_tensor(name: str, value: object) -> None:
         raise TypeError(f"{name}: expected a Tensor, got {type(value).__name__}")
 
 
-def require_pair(hx: object) -> None:
-    """Raises where an LSTM's initial states are no pair: TypeError, RuntimeError for their
-    number."""
+def require_pair(torch_name: str, hx: object) -> None:
+    """Raises where the initial states of an LSTM or its cell are no pair: TypeError, RuntimeError
+    for their number."""
     if not isinstance(hx, (tuple, list)):
         raise TypeError(f"hx: expected a pair of Tensors (h_0, c_0), got {type(hx).__name__}")
     if len(hx) != 2:
-        raise RuntimeError(f"lstm expects two hidden states (h_0, c_0), got {len(hx)}")
+        raise RuntimeError(f"{torch_name} expects two hidden states (h_0, c_0), got {len(hx)}")
 
 
 def check_engine(x: Tensor) -> None:
     """Raises where no engine serves the input.
 
-    NotImplementedError for what may come (another device, half precision), TypeError for what has
-    no meaning here (integers, booleans, complex numbers).
+    NotImplementedError for what may come (another device), TypeError for what has no meaning here
+    (integers, booleans, complex numbers).
     """
     if x.device.type not in SUPPORTED_DEVICES:
         raise NotImplementedError(
             f"input: expected a tensor on the CPU, got one on {x.device}; "
             f"this build of rnncells has no {x.device.type.upper()} engine"
         )
-    if x.dtype in (torch.float16, torch.bfloat16):
-        raise NotImplementedError(
-            f"input: expected torch.float32 or torch.float64, got {x.dtype}; "
-            "rnncells does not support half precision yet"
-        )
     if x.dtype not in SUPPORTED_DTYPES:
-        raise TypeError(f"input: expected torch.float32 or torch.float64, got {x.dtype}")
+        known = ", ".join(map(str, SUPPORTED_DTYPES))
+        raise TypeError(f"input: expected one of {known}, got {x.dtype}")
 
 
-def read_parameters(module: Module, shapes: Shapes, x: Tensor) -> list[Tensor]:
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """The dtype that autocast asks for where ``x`` is; None where it asks for none."""
+    device = x.device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device)
+
+
+def lower(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Casts as torch's autocast does: floating point, but not float64. Differentiable."""
+    if not value.is_floating_point() or value.dtype == torch.float64:
+        return value
+    return value.to(dtype)
+
+
+def read_lengths(lengths: Lengths, x: Tensor) -> Tensor:
+    """The lengths of the sequences of ``x`` [T, B, I] as the operator takes them: [B], int64, on
+    the CPU where ``x`` is there.
+
+    Whether they are from 1 to T, the operator checks.
+
+    Raises:
+        TypeError: they are no integers.
+        RuntimeError: they are not B, in the words of torch's ``pack_padded_sequence``.
+    """
+    if not isinstance(lengths, Tensor):
+        try:
+            lengths = torch.tensor([operator.index(n) for n in lengths], dtype=torch.int64)
+        except TypeError as error:
+            raise TypeError(
+                f"lengths: expected a Tensor or a sequence of integers; {error}"
+            ) from None
+    if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
+        raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
+    batch = x.shape[1]
+    if lengths.dim() != 1:
+        raise RuntimeError(f"lengths: expected shape [{batch}], got {list(lengths.shape)}")
+    if lengths.shape[0] != batch:
+        raise RuntimeError(
+            "Expected `len(lengths)` to be equal to batch_size, "
+            f"but got {lengths.shape[0]} (batch_size={batch})"
+        )
+    return lengths.to("cpu" if x.is_cpu else lengths.device, torch.int64)
+
+
+def read_parameters(
+    module: Module, shapes: Shapes, x: Tensor, cast: torch.dtype | None = None
+) -> list[Tensor]:
     """The module's parameters, each checked for its shape and for the dtype and device of the
-    input ``x``.
+    input ``x``; where autocast asks for the dtype ``cast``, they are brought to it first.
 
     They are read by name on every call, because parametrisations and functional calls replace them.
     """
@@ -69,6 +114,8 @@ def read_parameters(module: Module, shapes: Shapes, x: Tensor) -> list[Tensor]:
         value: Tensor | None = parameters.get(name)
         if value is None:
             value = getattr(module, name, None)
+        if cast is not None and isinstance(value, Tensor):
+            value = lower(value, cast)
         if (
             not isinstance(value, Tensor)
             or value.shape != shape
@@ -86,7 +133,7 @@ def _refuse_parameter(name: str, value: object, shape: tuple[int, ...], x: Tenso
         raise TypeError(f"{name}: expected a Tensor of shape {list(shape)}, got {found}")
     if value.dtype != x.dtype:
         if name == "weight_ih_l0":
-            # torch.nn's words, less the advice where no engine would serve the input's dtype
+            # torch.nn's words, less the advice where no engine serves the input's dtype
             model = (
                 f", or convert model: model.to({x.dtype})" if x.dtype in SUPPORTED_DTYPES else ""
             )
@@ -105,11 +152,16 @@ def _refuse_parameter(name: str, value: object, shape: tuple[int, ...], x: Tenso
     raise RuntimeError(f"{name}: expected shape {list(shape)}, got {list(value.shape)}")
 
 
-def check_state_kind(name: str, state: Tensor, x: Tensor) -> None:
+def check_state_kinds(states: Sequence[Tensor], x: Tensor) -> None:
     """Raises where an initial state's dtype or device is not the input's."""
-    if state.dtype != x.dtype:
-        raise RuntimeError(f"{name}: expected dtype {x.dtype} as the input has, got {state.dtype}")
-    if state.device != x.device:
+    for index, state in enumerate(states):
+        if state.dtype == x.dtype and state.device == x.device:
+            continue
+        name = state_names(states)[index]
+        if state.dtype != x.dtype:
+            raise RuntimeError(
+                f"{name}: expected dtype {x.dtype} as the input has, got {state.dtype}"
+            )
         raise RuntimeError(
             "Input and hidden tensors are not at the same device, found input tensor at "
             f"{x.device} and hidden tensor at {state.device} ({name})"
@@ -134,15 +186,12 @@ def check_layer_state_ranks(states: Sequence[Tensor], rank: int) -> None:
     )
 
 
-def check_layer_states(states: Sequence[Tensor], expected: tuple[int, ...], x: Tensor) -> None:
-    """Raises where a layer's initial state is not of the shape ``expected`` and of the input's
-    kind."""
-    for index, state in enumerate(states):
-        if state.shape != expected:
+def check_layer_state_shapes(states: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raises where a layer's initial states are not of these shapes."""
+    for index, (state, shape) in enumerate(zip(states, shapes, strict=True)):
+        if state.shape != shape:
             which = "hidden" if len(states) == 1 else f"hidden[{index}]"
-            raise RuntimeError(f"Expected {which} size {expected}, got {list(state.shape)}")
-        if state.dtype != x.dtype or state.device != x.device:
-            check_state_kind(state_names(states)[index], state, x)
+            raise RuntimeError(f"Expected {which} size {shape}, got {list(state.shape)}")
 
 
 def check_cell_state_ranks(torch_name: str, states: Sequence[Tensor], rank: int) -> None:
@@ -161,21 +210,18 @@ def check_cell_state_ranks(torch_name: str, states: Sequence[Tensor], rank: int)
             )
 
 
-def check_cell_states(states: Sequence[Tensor], x: Tensor, hidden_size: int) -> None:
-    """Raises where an initial state of a cell is not [B, H], or not of the input's kind."""
+def check_cell_state_shapes(states: Sequence[Tensor], batch: int, hidden_size: int) -> None:
+    """Raises where an initial state of a cell is not [B, H]."""
     for index, state in enumerate(states):
         if state.shape[1] != hidden_size:
             raise RuntimeError(
                 f"hidden{index} has inconsistent hidden_size: got {state.shape[1]}, "
                 f"expected {hidden_size}"
             )
-        if state.shape[0] != x.shape[0]:
+        if state.shape[0] != batch:
             raise RuntimeError(
-                f"Input batch size {x.shape[0]} doesn't match hidden{index} "
-                f"batch size {state.shape[0]}"
+                f"Input batch size {batch} doesn't match hidden{index} batch size {state.shape[0]}"
             )
-        if state.dtype != x.dtype or state.device != x.device:
-            check_state_kind(state_names(states)[index], state, x)
 
 
 def check_layer_options(
@@ -186,6 +232,7 @@ def check_layer_options(
     batch_first: bool,
     bidirectional: bool,
     dropout: float,
+    proj_size: int,
     stacklevel: int,
 ) -> None:
     """A layer's options; the warning of a dropout that has no place goes ``stacklevel`` frames
@@ -213,3 +260,7 @@ def check_layer_options(
             raise ValueError(f"{name} must be greater than zero")
     if num_layers <= 0:
         raise ValueError("num_layers must be greater than zero")
+    if proj_size < 0:
+        raise ValueError("proj_size should be a positive integer or zero to disable projections")
+    if proj_size >= hidden_size:
+        raise ValueError("proj_size has to be smaller than hidden_size")

@@ -125,7 +125,9 @@ def test_signature_is_the_documented_one(ours: Layer, theirs: Layer) -> None:
     if theirs is nn.GRU:
         expected.remove("proj_size")
     assert [name for name in names if name != "unknown"] == expected
-    assert list(inspect.signature(ours(I, H).forward).parameters) == ["input", "hx"]
+    forward = inspect.signature(ours(I, H).forward).parameters
+    assert list(forward) == ["input", "hx", "lengths"]
+    assert forward["lengths"].kind is inspect.Parameter.KEYWORD_ONLY  # torch.nn has none
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)

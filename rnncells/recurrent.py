@@ -1,0 +1,283 @@
+"""What the layers share: parameters, checks, and the way of a batch through the stack.
+
+A stack is composed here, one call of :func:`rnncells.autograd.run_layer` for each layer with all
+its directions; between layers comes torch's own dropout. What a cell computes is said in
+:mod:`rnncells.reference`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import Module, Parameter
+from torch.nn.functional import dropout as drop
+from torch.nn.modules.rnn import RNNBase
+from torch.nn.utils.rnn import PackedSequence
+
+from rnncells import _C
+from rnncells.autograd import run_layer
+from rnncells.checks import (
+    SUPPORTED_DTYPES,
+    Lengths,
+    Shapes,
+    autocast_dtype,
+    check_engine,
+    check_layer_options,
+    check_layer_state_ranks,
+    check_layer_state_shapes,
+    check_state_kinds,
+    lower,
+    read_lengths,
+    read_parameters,
+    require_tensor,
+    state_names,
+)
+
+__all__ = ["RecurrentLayer"]
+
+NO_TIME_STEPS = (
+    "Expected sequence length to be larger than 0 in RNN, got an input of zero time steps"
+)
+
+
+class RecurrentLayer(RNNBase):
+    """The base of the layers: parameters built from the cell's declaration, checks, and the stack.
+
+    A subclass names its cell (of ``rnncells._C.cells()``) and torch's mode, and gives ``forward``
+    its types. The parameters are torch.nn's: for layer k ``weight_ih_l{k}`` [gates * H, I or D *
+    P], ``weight_hh_l{k}`` [gates * H, P], with ``bias`` also ``bias_ih_l{k}`` and ``bias_hh_l{k}``
+    [gates * H], and with a projection ``weight_hr_l{k}`` [P, H]; the backward direction's end in
+    ``_reverse``. P is the size of the outputs of one direction: ``proj_size``, or H without a
+    projection. All are drawn from U(-1/sqrt(H), 1/sqrt(H)), in torch.nn's order.
+
+    Under autocast the input, the states and the parameters are cast to autocast's dtype (those of
+    float64 are not), differentiably, and the layer runs and answers in it, as torch's cuDNN layers
+    do. On the CPU torch.nn answers in autocast's dtype for RNN and for LSTM on tensors, and in the
+    input's for GRU and for LSTM on a PackedSequence; LSTM cannot run under float16 autocast there.
+    """
+
+    _rank_error: ClassVar[str]
+
+    def __init__(
+        self,
+        mode: str,
+        cell: str,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        # RNNBase's own constructor knows only torch's modes.
+        Module.__init__(self)
+        check_layer_options(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            bidirectional,
+            dropout,
+            proj_size,
+            stacklevel=3,
+        )
+        self.mode = mode
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bias = bias
+        self.batch_first = batch_first
+        self.dropout = float(dropout)
+        self.bidirectional = bidirectional
+        self.proj_size = proj_size
+        self._cell = cell
+        self._declare_parameters()
+        for shapes in self._layer_shapes:
+            for name, shape in shapes:
+                setattr(self, name, Parameter(torch.empty(shape, device=device, dtype=dtype)))
+        self.reset_parameters()
+
+    def _declare_parameters(self) -> None:
+        """The parameters' names and shapes, of each layer and as torch.nn lists them."""
+        rows = _C.cells()[self._cell]["gates"] * self.hidden_size
+        outputs = self.proj_size or self.hidden_size
+        suffixes = ("", "_reverse") if self.bidirectional else ("",)
+        self._layer_shapes: list[Shapes] = []
+        self._all_weights: list[list[str]] = []
+        for k in range(self.num_layers):
+            width = self.input_size if k == 0 else outputs * len(suffixes)
+            shapes: Shapes = []
+            for suffix in suffixes:
+                own: Shapes = [
+                    (f"weight_ih_l{k}{suffix}", (rows, width)),
+                    (f"weight_hh_l{k}{suffix}", (rows, outputs)),
+                ]
+                if self.bias:
+                    own += [(f"bias_ih_l{k}{suffix}", (rows,)), (f"bias_hh_l{k}{suffix}", (rows,))]
+                if self.proj_size:
+                    own.append((f"weight_hr_l{k}{suffix}", (outputs, self.hidden_size)))
+                self._all_weights.append([name for name, _ in own])
+                shapes += own
+            self._layer_shapes.append(shapes)
+        self._flat_weights_names = [name for names in self._all_weights for name in names]
+        others = _C.cells()[self._cell]["states"] - 1
+        self._state_widths = [outputs, *[self.hidden_size] * others]
+
+    # --- torch.nn keeps its weights a second time, in a list for cuDNN, and must keep the two in
+    # step. Here they are read by name on every call: what stands under the name is the weight.
+
+    _apply = Module._apply
+    _replicate_for_data_parallel = Module._replicate_for_data_parallel
+
+    def __setattr__(self, attr: str, value: Any) -> None:
+        Module.__setattr__(self, attr, value)
+
+    @property
+    def _flat_weights(self) -> list[Tensor | None]:
+        return [getattr(self, name, None) for name in self._flat_weights_names]
+
+    @_flat_weights.setter
+    def _flat_weights(self, values: Sequence[Tensor | None]) -> None:
+        for name, value in zip(self._flat_weights_names, values, strict=True):
+            if getattr(self, name, None) is not value:
+                setattr(self, name, value)
+
+    def _init_flat_weights(self) -> None:
+        """Does nothing: there is no second list to fill."""
+
+    def flatten_parameters(self) -> None:
+        """Does nothing: the engines read the parameters where they are."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__.copy()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes the state of a layer, ours or torch.nn's, of this version or an older one."""
+        Module.__setstate__(self, state)
+        fields = self.__dict__
+        for name in ("all_weights", "_data_ptrs", "_flat_weights", "_flat_weight_refs"):
+            fields.pop(name, None)  # what torch.nn keeps, or kept, of its second list
+        fields.setdefault("proj_size", 0)  # torch.nn has had it since 1.8
+        fields.setdefault("_cell", self.mode.lower())
+        self._declare_parameters()
+
+    # --- one call
+
+    def _run(
+        self, input: Any, states: Sequence[Tensor] | None, lengths: Lengths | None = None
+    ) -> tuple[Any, list[Tensor]]:
+        """A call with a Tensor or a PackedSequence: the output in the same form, the last states.
+
+        ``input`` and ``lengths`` as forward has them; ``states`` and the last states are lists.
+        """
+        if not isinstance(input, Tensor):
+            return self._run_packed(input, states, lengths)
+        rank = input.dim()
+        if rank == 3:
+            x = input.transpose(0, 1) if self.batch_first else input
+        elif rank == 2:
+            x = input.unsqueeze(1)
+        else:
+            raise ValueError(self._rank_error.format(rank))
+        if states is not None:
+            check_layer_state_ranks(states, rank)
+            if rank == 2:
+                states = [state.unsqueeze(1) for state in states]
+        if lengths is not None:
+            if rank == 2:
+                raise ValueError("lengths: expected a batched 3-D input, got an unbatched 2-D one")
+            lengths = read_lengths(lengths, x)
+        y, last = self._stack(x, states, lengths)
+        if rank == 2:
+            return y.squeeze(1), [state.squeeze(1) for state in last]
+        return (y.transpose(0, 1) if self.batch_first else y), last
+
+    def _run_packed(
+        self, input: object, states: Sequence[Tensor] | None, lengths: Lengths | None
+    ) -> tuple[PackedSequence, list[Tensor]]:
+        """The same for a PackedSequence: the caller's states are in the order of the sequences
+        before they were sorted by length, as torch.nn has it."""
+        if not isinstance(input, PackedSequence):
+            raise TypeError(
+                f"input: expected a Tensor or a PackedSequence, got {type(input).__name__}"
+            )
+        if lengths is not None:
+            raise ValueError("lengths: a PackedSequence has its own, none can be given beside it")
+        x, batch_sizes, order, original = input
+        if x.dim() != 2:
+            raise RuntimeError(f"input must have 2 dimensions, got {x.dim()}")
+        if batch_sizes.shape[0] == 0:
+            raise RuntimeError(NO_TIME_STEPS)
+        shapes = self._state_shapes(int(batch_sizes[0]))
+        if states is None:
+            states = [x.new_zeros(shape) for shape in shapes]
+        else:
+            for name, state in zip(state_names(states), states, strict=True):
+                require_tensor(name, state)
+            check_layer_state_shapes(states, shapes)
+            if order is not None:
+                states = [state.index_select(1, order) for state in states]
+        y, last = self._stack(x, states, None, batch_sizes)
+        if original is not None:
+            last = [state.index_select(1, original) for state in last]
+        return PackedSequence(y, batch_sizes, order, original), last
+
+    def _state_shapes(self, batch: int) -> list[tuple[int, int, int]]:
+        """The shapes of the states for a batch: the hidden state's, then every other."""
+        layers = self.num_layers * (2 if self.bidirectional else 1)
+        return [(layers, batch, width) for width in self._state_widths]
+
+    def _stack(
+        self,
+        x: Tensor,
+        states: Sequence[Tensor] | None,
+        lengths: Tensor | None = None,
+        batch_sizes: Tensor | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Checks, and the layers one after another, with dropout between them, on ``x`` [T, B, I]
+        or on packed rows [N, I]; ``states`` [num_layers * D, B, P or H]."""
+        cast = autocast_dtype(x) if torch._C._is_any_autocast_enabled() else None
+        if cast is not None:
+            x = lower(x, cast)
+            states = None if states is None else [lower(state, cast) for state in states]
+        weights = [read_parameters(self, shapes, x, cast) for shapes in self._layer_shapes]
+        self._check_input(x)
+        if states is None:
+            states = ()
+        else:
+            if batch_sizes is None:  # a PackedSequence's were checked before they were sorted
+                check_layer_state_shapes(states, self._state_shapes(x.shape[1]))
+            check_state_kinds(states, x)
+
+        cell, bidirectional = self._cell, self.bidirectional
+        if self.num_layers == 1:
+            return run_layer(x, states, weights[0], cell, bidirectional, lengths, batch_sizes)
+        split = [state.split(2 if bidirectional else 1) for state in states]
+        lasts = []
+        for k in range(self.num_layers):
+            if k > 0 and self.training and self.dropout != 0:
+                x = drop(x, self.dropout)
+            own = [state[k] for state in split]
+            x, last = run_layer(x, own, weights[k], cell, bidirectional, lengths, batch_sizes)
+            lasts.append(last)
+        return x, [torch.cat(state) for state in zip(*lasts, strict=True)]
+
+    def _check_input(self, x: Tensor) -> None:
+        """Checks the input as [T, B, I] or [N, I]."""
+        if x.dtype not in SUPPORTED_DTYPES or not (x.is_cpu or x.is_meta):
+            check_engine(x)
+        if x.shape[-1] != self.input_size:
+            raise RuntimeError(
+                "input.size(-1) must be equal to input_size. "
+                f"Expected {self.input_size}, got {x.shape[-1]}"
+            )
+        if x.shape[0] == 0:
+            raise RuntimeError(NO_TIME_STEPS)
