@@ -82,6 +82,13 @@ class RecurrentCell(RNNCellBase):
             check_cell_state_ranks(self._torch_name, states, rank)
             if rank == 1:
                 states = [state.unsqueeze(0) for state in states]
+        # Sizes come first, as in torch.nn: what is of another dtype too has its sizes named.
+        if x.shape[1] != self.input_size:
+            raise RuntimeError(
+                f"input has inconsistent input_size: got {x.shape[1]} expected {self.input_size}"
+            )
+        if states is not None:
+            check_cell_state_shapes(states, x.shape[0], self.hidden_size)
         cast = autocast_dtype(x) if torch._C._is_any_autocast_enabled() else None
         if cast is not None:
             x = lower(x, cast)
@@ -89,13 +96,8 @@ class RecurrentCell(RNNCellBase):
         weights = self._read_weights(x, cast)
         if x.dtype not in SUPPORTED_DTYPES or not (x.is_cpu or x.is_meta):
             check_engine(x)
-        if x.shape[1] != self.input_size:
-            raise RuntimeError(
-                f"input has inconsistent input_size: got {x.shape[1]} expected {self.input_size}"
-            )
         before = []
         if states is not None:
-            check_cell_state_shapes(states, x.shape[0], self.hidden_size)
             check_state_kinds(states, x)
             before = [state.unsqueeze(0) for state in states]
 
