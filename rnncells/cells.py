@@ -44,27 +44,35 @@ class RecurrentCell(RNNCellBase):
     """
 
     _torch_name: ClassVar[str]
+    _cell: ClassVar[str]  # whose gates it has
 
     def __init__(
         self,
-        cell: str,
         input_size: int,
         hidden_size: int,
         bias: bool,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        gates = _C.cells()[cell]["gates"]
+        gates = _C.cells()[self._cell]["gates"]
         super().__init__(
             input_size, hidden_size, bias, num_chunks=gates, device=device, dtype=dtype
         )
-        rows = gates * hidden_size
+        self._declare_parameters()
+
+    def _declare_parameters(self) -> None:
+        rows = _C.cells()[self._cell]["gates"] * self.hidden_size
         self._shapes: Shapes = [
-            ("weight_ih", (rows, input_size)),
-            ("weight_hh", (rows, hidden_size)),
+            ("weight_ih", (rows, self.input_size)),
+            ("weight_hh", (rows, self.hidden_size)),
             ("bias_ih", (rows,)),
             ("bias_hh", (rows,)),
         ]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes the state of a cell, ours or torch.nn's."""
+        super().__setstate__(state)
+        self._declare_parameters()
 
     def _step(self, cell: str, input: Tensor, states: Sequence[Tensor] | None) -> list[Tensor]:
         """Checks and one step; ``input`` is [B, I] or [I], each state [B, H] or [H]."""
@@ -137,6 +145,7 @@ class SimpleRNNCell(RecurrentCell):
     """
 
     _torch_name = "RNNCell"
+    _cell = "rnn_tanh"
 
     def __init__(
         self,
@@ -147,7 +156,7 @@ class SimpleRNNCell(RecurrentCell):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__("rnn_tanh", input_size, hidden_size, bias, device, dtype)
+        super().__init__(input_size, hidden_size, bias, device, dtype)
         self.nonlinearity = nonlinearity
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
@@ -181,6 +190,7 @@ class GRUCell(RecurrentCell):
     """
 
     _torch_name = "GRUCell"
+    _cell = "gru"
 
     def __init__(
         self,
@@ -190,7 +200,7 @@ class GRUCell(RecurrentCell):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__("gru", input_size, hidden_size, bias, device, dtype)
+        super().__init__(input_size, hidden_size, bias, device, dtype)
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Takes one step, as :meth:`SimpleRNNCell.forward` does."""
@@ -207,6 +217,7 @@ class LSTMCell(RecurrentCell):
     """
 
     _torch_name = "LSTMCell"
+    _cell = "lstm"
 
     def __init__(
         self,
@@ -216,7 +227,7 @@ class LSTMCell(RecurrentCell):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__("lstm", input_size, hidden_size, bias, device, dtype)
+        super().__init__(input_size, hidden_size, bias, device, dtype)
 
     def forward(
         self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
