@@ -55,8 +55,9 @@ class RecurrentLayer(RNNBase):
 
     Under autocast the input, the states and the parameters are cast to autocast's dtype (those of
     float64 are not), differentiably, and the layer runs and answers in it, as torch's cuDNN layers
-    do. On the CPU torch.nn answers in autocast's dtype for RNN and for LSTM on tensors, and in the
-    input's for GRU and for LSTM on a PackedSequence; LSTM cannot run under float16 autocast there.
+    do; the parameters anew on every call. On the CPU torch.nn (2.13) answers in autocast's dtype
+    for RNN and for LSTM on tensors, and in the input's for GRU and for LSTM on a PackedSequence;
+    here one rule holds for all.
     """
 
     _rank_error: ClassVar[str]

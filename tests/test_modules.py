@@ -240,6 +240,19 @@ def test_flat_weights(ours: Layer, theirs: Layer) -> None:
     assert layer._flat_weights[names.index("bias_hh_l1")] is None
 
 
+@layers
+def test_a_replica_for_data_parallel(ours: Layer, theirs: Layer) -> None:
+    """torch.nn.DataParallel gives each replica its weights as plain tensors."""
+    mine, other = pair(ours, theirs)
+    replica = mine._replicate_for_data_parallel()
+    for name, parameter in mine.named_parameters():
+        setattr(replica, name, parameter.detach())
+    assert not list(replica.parameters())
+    x = data(other)
+    assert close(outputs(replica, x)[0], outputs(other, x)[0])
+    assert [id(w) for w in mine._flat_weights] == [id(w) for w in mine.parameters()]
+
+
 @kinds
 def test_vectors_memory_and_moves(ours: Layer, theirs: Layer) -> None:
     mine, other = pair(ours, theirs)
