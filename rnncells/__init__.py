@@ -11,6 +11,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from rnncells.cells import GRUCell, LSTMCell, RNNCell, SimpleRNNCell
+from rnncells.convert import conversion_report, convert
 from rnncells.layers import GRU, LSTM, RNN, SimpleRNN
 
 __version__: str = rnncells._C.build_info()["version"]
@@ -25,4 +26,6 @@ __all__ = [
     "SimpleRNN",
     "SimpleRNNCell",
     "__version__",
+    "conversion_report",
+    "convert",
 ]
