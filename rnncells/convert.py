@@ -377,7 +377,7 @@ def _is_parametrised(module: Module, name: str) -> bool:
 
 
 def _is_quantised(module: Module) -> bool:
-    # By name, since torch.ao takes long to import.
+    # By name: torch.ao.quantization is deprecated, and these classes may go with it.
     return any(
         cls.__name__ in _NAMES and cls.__module__.startswith("torch.ao.nn.")
         for cls in type(module).__mro__
