@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.autograd import Function, forward_ad
 
-from rnncells import reference
+from rnncells import batched, reference  # noqa: F401  batched registers rules
 from rnncells.ops import differentiate_twice, gradients, layer_backward, layer_forward
 
 BelowAutograd = torch._C._AutoDispatchBelowAutograd

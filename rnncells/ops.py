@@ -269,7 +269,7 @@ def _unfold(tensor: Tensor, samples: int, place: int) -> Tensor:
     return tensor.unflatten(place, (samples, tensor.shape[place] // samples))
 
 
-def _forward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Forward, Any]:
+def forward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Forward, Any]:
     x, states, weights, lengths, batch_sizes, cell, bidirectional, save = arguments
     samples = info.batch_size
     count = CELLS[cell]["states"]
@@ -292,7 +292,7 @@ def _forward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple
     return (y, last, _unfold(reserve, samples, 2)), (1, [1] * count, 2)
 
 
-def _backward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
+def backward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
     grad_y, grad_last, x, states, weights, lengths, batch_sizes, y, reserve, *rest = arguments
     cell, bidirectional, needs = rest
     samples, before_weights = info.batch_size, 1 + len(states)
@@ -322,5 +322,5 @@ def _backward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tupl
     return [_unfold(g, samples, 1) for g in found], [1] * len(found)
 
 
-torch.library.register_vmap("rnncells::layer_forward", _forward_vmap)
-torch.library.register_vmap("rnncells::layer_backward", _backward_vmap)
+torch.library.register_vmap("rnncells::layer_forward", forward_vmap)
+torch.library.register_vmap("rnncells::layer_backward", backward_vmap)

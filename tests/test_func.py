@@ -139,3 +139,19 @@ def test_hessians(problem: Problem) -> None:
     product = jvp(grad(energy), (problem.x,), (direction,))[1]
     dims = problem.x.dim()
     assert_close(product, torch.tensordot(expected, direction, dims))
+
+
+def test_batched_gradients(problem: Problem) -> None:
+    """torch.autograd's own vmap, which is not torch.func's."""
+
+    def output(x: Tensor, weight: Tensor) -> Tensor:
+        states, weights = problem.rest[: problem.count], problem.rest[problem.count + 1 :]
+        every = [weight, *weights]
+        return run_layer(x, states, every, problem.cell, problem.bidirectional)[0].sum(dim=1)
+
+    inputs = problem.x, problem.rest[problem.count]
+    jacobian = torch.autograd.functional.jacobian
+    for found, expected in zip(
+        jacobian(output, inputs, vectorize=True), jacobian(output, inputs), strict=True
+    ):
+        assert_close(found, expected)

@@ -165,11 +165,11 @@ def check_derivatives(
         return tuple(tensors(torch.func.functional_call(module, named, given)))
 
     names = [name for name, _ in module.named_parameters()]
-    assert check(run, (*inputs, *parameters), fast_mode=True)
+    assert check(run, (*inputs, *parameters), fast_mode=True, check_batched_grad=True)
     for alone in parameters if partial else ():
         for parameter in parameters:
             parameter.requires_grad_(parameter is alone)
-        assert check(run, (*inputs, *parameters), fast_mode=True)
+        assert check(run, (*inputs, *parameters), fast_mode=True, check_batched_grad=True)
 
 
 def derivative_cases(

@@ -158,7 +158,7 @@ class BackwardPass {
     if (call_.x_gradient != nullptr) input_gradient(chunk, begin, end);
   }
 
-  void start_carry(int64_t begin, int64_t end) const {
+  RNNCELLS_OUT_OF_LINE void start_carry(int64_t begin, int64_t end) const {
     for (int i = projected_ ? 1 : 0; i < states; ++i) {
       const Rows<T> target = carry(i, begin);
       for (int64_t row = 0; row < end - begin; ++row) clear_row(target[row], padded_);
@@ -172,14 +172,14 @@ class BackwardPass {
 
   // The gradients of the step after this chunk, from where the chunk before left them. All threads
   // wait: packed rows of other sequences may stand where these go.
-  void keep_next_step(const Chunk& later, const Chunk& chunk) const {
+  RNNCELLS_OUT_OF_LINE void keep_next_step(const Chunk& later, const Chunk& chunk) const {
     const int64_t t = steps_.at(chunk.s1);
     memmove(gradient_rows(chunk, t, 0).base, gradient_rows(later, t, 0).base,
             static_cast<size_t>(steps_.rows(t) * width_) * sizeof(T));
   }
 
-  void run_step(const Chunk& chunk, int64_t t, int64_t first, int64_t last, bool final,
-                bool going_on) const {
+  RNNCELLS_OUT_OF_LINE void run_step(const Chunk& chunk, int64_t t, int64_t first, int64_t last,
+                                     bool final, bool going_on) const {
     if (first >= last) return;
     Step step;
     step.t = t;
@@ -222,7 +222,7 @@ class BackwardPass {
   }
 
   // With a projection: the gradient of h, of which W_hr passes some to each unit.
-  void output_gradient(const Chunk& chunk, const Step& step) const {
+  RNNCELLS_OUT_OF_LINE void output_gradient(const Chunk& chunk, const Step& step) const {
     const Rows<T> out = output_gradient_rows(chunk, step.t, step.row);
     const bool given = step.final && call_.last_gradient[0] != nullptr;
     Rows<const S> last{nullptr, 0, nullptr};
@@ -283,22 +283,22 @@ class BackwardPass {
         const int64_t unit = first_unit + v * lanes;
         const int present = static_cast<int>(smaller(lanes, size_.units - unit));
         if (present == lanes) {
-          run_cell<P, Count, true>(step, first, height, unit, lanes, tile + v * lanes);
+          run_cell<P, true>(step, first, height, unit, lanes, tile + v * lanes, Count);
         } else {
-          run_cell<P, Count, false>(step, first, height, unit, present, tile + v * lanes);
+          run_cell<P, false>(step, first, height, unit, present, tile + v * lanes, Count);
         }
       }
     });
   }
 
-  // The cell's adjoint on one vector of units and the rows of a tile.
-  template <int P, int Count, bool Full>
-  RNNCELLS_INLINE void run_cell(const Step& step, int64_t first, int64_t height, int64_t unit,
-                                int present, const T* tile) const {
+  // The cell's adjoint on one vector of units and the rows of a tile, `count` vectors wide.
+  template <int P, bool Full>
+  RNNCELLS_OUT_OF_LINE void run_cell(const Step& step, int64_t first, int64_t height, int64_t unit,
+                                     int present, const T* tile, int64_t count) const {
     constexpr Range own = Cell::phase(P).shares;
     constexpr int first_state = Cell::direct_hidden ? 0 : 1;
     const int64_t units = size_.units;
-    for (int64_t m = 0; m < height; ++m, tile += Count * lanes) {
+    for (int64_t m = 0; m < height; ++m, tile += count * lanes) {
       const int64_t row = first + m;
       V save[save_count], previous[states], next[states], state_gradient[states], gradient[shares];
       const V product = V::load(tile);
@@ -343,7 +343,7 @@ class BackwardPass {
   }
 
   // dx = share gradients x W_ih, for the chunk's time steps.
-  void input_gradient(const Chunk& chunk, int64_t begin, int64_t end) const {
+  RNNCELLS_OUT_OF_LINE void input_gradient(const Chunk& chunk, int64_t begin, int64_t end) const {
     const int64_t steps = chunk.s1 - chunk.s0;
     const bool add = call_.add_to_x_gradient;
     if (end - begin == size_.batch && !steps_.padded()) {
@@ -384,7 +384,8 @@ class BackwardPass {
   int64_t result_width() const { return larger(size_.inputs, size_.outputs); }
 
   // `rows` rows into `out` [rows, I].
-  void input_gradient_rows(const Rows<T>& gradients, int64_t rows, S* out, bool add) const {
+  RNNCELLS_OUT_OF_LINE void input_gradient_rows(const Rows<T>& gradients, int64_t rows, S* out,
+                                                bool add) const {
     for (int64_t column = 0; column < size_.inputs; column += widest) {
       const int64_t columns = smaller(widest, size_.inputs - column);
       for_phases<Cell>([&](auto index) {
@@ -402,7 +403,8 @@ class BackwardPass {
   }
 
   // For the sequences in rows [first, last), whose first step t is.
-  void initial_gradients(const Chunk& chunk, int64_t t, int64_t first, int64_t last) const {
+  RNNCELLS_OUT_OF_LINE void initial_gradients(const Chunk& chunk, int64_t t, int64_t first,
+                                              int64_t last) const {
     for (int i = 0; i < states && first < last; ++i) {
       if (call_.initial_gradient[i] == nullptr) continue;
       const int64_t width = state_width(i), rows = last - first;

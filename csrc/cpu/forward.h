@@ -28,8 +28,9 @@ struct Operand {
 
 // Rows as an operand: as they are, or widened or brought together in `space` [rows, columns].
 template <class S>
-RNNCELLS_INLINE Operand<Compute<S>> as_operand(Rows<const S> source, int64_t column_stride,
-                                               int64_t rows, int64_t columns, Compute<S>* space) {
+RNNCELLS_OUT_OF_LINE Operand<Compute<S>> as_operand(Rows<const S> source, int64_t column_stride,
+                                                    int64_t rows, int64_t columns,
+                                                    Compute<S>* space) {
   if constexpr (!converts<S>) {
     if (source.order == nullptr) return {source.base, source.stride, column_stride};
   }
@@ -155,8 +156,8 @@ class ForwardPass {
   }
 
   // The rows [first, last) of a thread, which all have, or lack, a step before this one.
-  void run_step(int64_t s, int64_t first, int64_t last, bool going_on,
-                const Workspace& space) const {
+  RNNCELLS_OUT_OF_LINE void run_step(int64_t s, int64_t first, int64_t last, bool going_on,
+                                     const Workspace& space) const {
     if (first >= last) return;
     const Step step = step_of(s, first, last, going_on, space);
     for_phases<Cell>([&](auto index) { run_phase<decltype(index)::value>(step); });
@@ -178,8 +179,8 @@ class ForwardPass {
   }
   int64_t state_width(int i) const { return i == 0 ? size_.outputs : size_.units; }
 
-  Step step_of(int64_t s, int64_t first, int64_t last, bool going_on,
-               const Workspace& space) const {
+  RNNCELLS_OUT_OF_LINE Step step_of(int64_t s, int64_t first, int64_t last, bool going_on,
+                                    const Workspace& space) const {
     const int64_t t = steps_.at(s), row = space.begin + first;
     Step step;
     step.rows = last - first;
@@ -221,7 +222,7 @@ class ForwardPass {
   int64_t saved_width() const { return Keep ? size_.units : layout_.padded(); }
 
   // The shares of steps [from, to), [steps, rows, row of panels].
-  void input_shares(int64_t from, int64_t to, const Workspace& space) const {
+  RNNCELLS_OUT_OF_LINE void input_shares(int64_t from, int64_t to, const Workspace& space) const {
     const int64_t row = layout_.row(), block = space.rows * size_.inputs;
     const auto rows_at = [&](int64_t s) {
       return steps_.rows(steps_.at(s), space.begin, space.begin + space.rows);
@@ -313,27 +314,28 @@ class ForwardPass {
           const int64_t unit = (v0 + v) * lanes;
           const int present = static_cast<int>(smaller(lanes, size_.units - unit));
           if (present == lanes) {
-            run_cell<P, count, true>(step, first, tile_height, unit, lanes, tile + v * lanes);
+            run_cell<P, true>(step, first, tile_height, unit, lanes, tile + v * lanes, count);
           } else {
-            run_cell<P, count, false>(step, first, tile_height, unit, present, tile + v * lanes);
+            run_cell<P, false>(step, first, tile_height, unit, present, tile + v * lanes, count);
           }
         }
       });
     });
   }
 
-  // The cell on one vector of units and the rows of a tile.
-  template <int P, int Count, bool Full>
-  RNNCELLS_INLINE void run_cell(const Step& step, int64_t first, int64_t height, int64_t unit,
-                                int present, const T* tile) const {
+  // The cell on one vector of units and the rows of a tile, `count` vectors of units wide. Out of
+  // line: tiles of every width share it.
+  template <int P, bool Full>
+  RNNCELLS_OUT_OF_LINE void run_cell(const Step& step, int64_t first, int64_t height, int64_t unit,
+                                     int present, const T* tile, int64_t count) const {
     using L = PhaseLayout<Cell, P>;
     constexpr Range filled = L::phase.saves;
     // With a projection h has another width than the units; a cell that allows one never looks.
     constexpr int first_state = Cell::direct_hidden ? 0 : 1;
-    for (int64_t m = 0; m < height; ++m, tile += L::shares * Count * lanes) {
+    for (int64_t m = 0; m < height; ++m, tile += L::shares * count * lanes) {
       V share[L::shares], previous[states], next[states], save[save_count];
       RNNCELLS_UNROLL
-      for (int i = 0; i < L::shares; ++i) share[i] = V::load(tile + i * Count * lanes);
+      for (int i = 0; i < L::shares; ++i) share[i] = V::load(tile + i * count * lanes);
       previous[0] = V(0);
       RNNCELLS_UNROLL
       for (int i = first_state; i < states; ++i) {
@@ -363,7 +365,7 @@ class ForwardPass {
   }
 
   // h = W_hr m, where m is the hidden state that the cell computed.
-  void project(const Step& step) const {
+  RNNCELLS_OUT_OF_LINE void project(const Step& step) const {
     constexpr int64_t widest = panel_vectors * lanes;
     const Operand<T> hidden = as_operand<S>({step.hidden.base, step.hidden.stride, nullptr}, 1,
                                             step.rows, size_.units, step.wide);
@@ -383,7 +385,8 @@ class ForwardPass {
   }
 
   // The states of a thread's rows [first, last), whose last step t is.
-  void copy_last(int64_t t, int64_t first, int64_t last, const Workspace& space) const {
+  RNNCELLS_OUT_OF_LINE void copy_last(int64_t t, int64_t first, int64_t last,
+                                      const Workspace& space) const {
     for (int i = 0; i < states && first < last; ++i) {
       const int64_t width = state_width(i);
       const Rows<S> source = state(i, t, first, space);
@@ -394,7 +397,7 @@ class ForwardPass {
 
   // The outputs of the rows [first, last), whose sequences have ended, or have not begun, at step
   // t.
-  void clear_padding(int64_t t, int64_t first, int64_t last) const {
+  RNNCELLS_OUT_OF_LINE void clear_padding(int64_t t, int64_t first, int64_t last) const {
     const Rows<S> y = steps_.rows_of(call_.y, t, first, call_.y_step_stride, call_.y_batch_stride);
     for (int64_t row = 0; row < last - first; ++row) clear_row(y[row], size_.outputs);
   }

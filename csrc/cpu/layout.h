@@ -74,9 +74,9 @@ struct ShareLayout {
 // (share, unit) of the panel is row gate(share) * H + unit of the weight. Calls with the range of
 // the inputs, or of the recurrent product.
 template <class S>
-void pack_columns(const Phase& phase, Range range, int64_t unit_vectors, int64_t units,
-                  const S* weight, int64_t row_stride, int64_t column_stride, int64_t depth,
-                  Compute<S>* packed) {
+RNNCELLS_OUT_OF_LINE void pack_columns(const Phase& phase, Range range, int64_t unit_vectors,
+                                       int64_t units, const S* weight, int64_t row_stride,
+                                       int64_t column_stride, int64_t depth, Compute<S>* packed) {
   using T = Compute<S>;
   constexpr int lanes = Vec<T>::lanes;
   const int64_t vectors = ceil_divide(units, lanes);
@@ -108,7 +108,8 @@ void pack_columns(const Phase& phase, Range range, int64_t unit_vectors, int64_t
 
 // The biases of all shares, in the order of a row of shares.
 template <class Cell, class S>
-void pack_biases(const Weights<S>& weights, int64_t units, Compute<S>* packed) {
+RNNCELLS_OUT_OF_LINE void pack_biases(const Weights<S>& weights, int64_t units,
+                                      Compute<S>* packed) {
   using T = Compute<S>;
   constexpr int lanes = Vec<T>::lanes;
   const ShareLayout<Cell, T> layout(units);
@@ -140,9 +141,10 @@ void pack_biases(const Weights<S>& weights, int64_t units, Compute<S>* packed) {
 // columns: the second factor of (gradients of the shares) x weight. Panels have panel_vectors
 // vectors, the last one as many as are left.
 template <class S>
-void pack_transposed(const Phase& phase, Range range, int64_t units, const S* weight,
-                     int64_t row_stride, int64_t column_stride, int64_t columns,
-                     Compute<S>* packed) {
+RNNCELLS_OUT_OF_LINE void pack_transposed(const Phase& phase, Range range, int64_t units,
+                                          const S* weight, int64_t row_stride,
+                                          int64_t column_stride, int64_t columns,
+                                          Compute<S>* packed) {
   constexpr int64_t lanes = Vec<Compute<S>>::lanes, widest = panel_vectors * lanes;
   for (int64_t column = 0; column < columns; column += widest) {
     const int64_t present = smaller(widest, columns - column);

@@ -65,7 +65,7 @@ class WeightGradients {
     started_ = true;
   }
 
-  void finish() {
+  RNNCELLS_OUT_OF_LINE void finish() {
     if (joined_) scatter_joined();
     if constexpr (converts<S>) {
       for (int weight = 0; weight < weights && !joined_; ++weight) {
@@ -107,7 +107,7 @@ class WeightGradients {
   }
 
   // Where the input and the hidden state before the step are, for each row of the chunk.
-  void find_rows(const Chunk& chunk) {
+  RNNCELLS_OUT_OF_LINE void find_rows(const Chunk& chunk) {
     const S **x = x_rows_.get(), **hidden = hidden_rows_.get();
     const bool find_x = wants(input) || joined_, find_hidden = wants(recurrent) || joined_;
     for (int64_t t = chunk.first_time; t < chunk.end_time; ++t) {
@@ -143,7 +143,7 @@ class WeightGradients {
   int64_t joined_width() const { return ceil_divide(size_.units, lanes) * lanes; }
 
   // Packs `depth` rows of the chunk from row `first` on into `panel`.
-  void pack_joined(int64_t first, int64_t depth, T* panel) const {
+  RNNCELLS_OUT_OF_LINE void pack_joined(int64_t first, int64_t depth, T* panel) const {
     const int64_t units = size_.units, inputs = size_.inputs, width = joined_width();
     for (int64_t k = first; k < first + depth; ++k, panel += width) {
       const S *hidden = hidden_rows_.get()[k], *x = x_rows_.get()[k];
@@ -155,7 +155,7 @@ class WeightGradients {
     }
   }
 
-  void add_joined(const Chunk& chunk) {
+  RNNCELLS_OUT_OF_LINE void add_joined(const Chunk& chunk) {
     const int64_t width = joined_width();
     for (int64_t first = 0; first < chunk.rows; first += depth_) {
       const int64_t depth = smaller(depth_, chunk.rows - first);
@@ -171,7 +171,7 @@ class WeightGradients {
     }
   }
 
-  void scatter_joined() {
+  RNNCELLS_OUT_OF_LINE void scatter_joined() {
     const int64_t units = size_.units, inputs = size_.inputs, width = joined_width();
     constexpr Phase phase = Cell::phase(0);
     for (int64_t row = 0; row < width_; ++row) {
@@ -201,7 +201,7 @@ class WeightGradients {
   int64_t bias_tasks() const { return wants_bias_ ? ceil_divide(width_, widest) : 0; }
   int64_t tasks() const { return all_panels() * splits_ + bias_tasks(); }
 
-  void run_task(int64_t task, const Chunk& chunk) {
+  RNNCELLS_OUT_OF_LINE void run_task(int64_t task, const Chunk& chunk) {
     int64_t panel = task / splits_;
     const int64_t split = task % splits_;
     if (panel >= all_panels()) {
@@ -247,10 +247,10 @@ class WeightGradients {
   // Adds a panel of columns of the product (gradients of `range`, transposed) x (rows of the
   // operand) to the weight's gradient, in one part of the units of each gate.
   template <class RowAt>
-  void multiply(Weight weight, const Phase& phase, Range range, const T* gradients,
-                int64_t gradient_width, int64_t gate_rows, const RowAt& row_at,
-                int64_t column_stride, int64_t rows, int64_t column, int64_t split, T* panel,
-                unsigned& touched) {
+  RNNCELLS_OUT_OF_LINE void multiply(Weight weight, const Phase& phase, Range range,
+                                     const T* gradients, int64_t gradient_width, int64_t gate_rows,
+                                     const RowAt& row_at, int64_t column_stride, int64_t rows,
+                                     int64_t column, int64_t split, T* panel, unsigned& touched) {
     const int64_t begin = gate_rows * split / splits_, end = gate_rows * (split + 1) / splits_;
     const int64_t present = smaller(widest, columns(weight) - column);
     const int64_t vectors = ceil_divide(present, lanes);
@@ -271,7 +271,7 @@ class WeightGradients {
     }
   }
 
-  void sum_columns(const Chunk& chunk, int64_t begin) const {
+  RNNCELLS_OUT_OF_LINE void sum_columns(const Chunk& chunk, int64_t begin) const {
     const int64_t end = smaller(width_, begin + widest);
     for (int64_t j = begin; j < end; j += lanes) {
       const int present = static_cast<int>(smaller(lanes, end - j));
@@ -286,7 +286,7 @@ class WeightGradients {
     }
   }
 
-  void scatter_bias(const Phase& phase, Range range, S* out) const {
+  RNNCELLS_OUT_OF_LINE void scatter_bias(const Phase& phase, Range range, S* out) const {
     if (out == nullptr) return;
     for (int share = range.first; share < range.end(); ++share) {
       const int64_t gate = phase.gate_of_share[share - phase.shares.first];
