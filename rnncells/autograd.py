@@ -2,8 +2,8 @@
 
 An operator with registered autograd costs about twice as much per call as an autograd Function
 around the same operator below autograd, so eager calls take a lean Function. torch.compile and
-torch.export trace the operator itself. torch.func needs Functions of its own form. Forward-mode
-differentiation runs through the reference, step by step.
+torch.export trace the operator itself, and torch's ONNX exporter gets ONNX's. torch.func needs
+Functions of its own form. Forward-mode differentiation runs through the reference, step by step.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.autograd import Function, forward_ad
 
 from rnncells import batched, reference  # noqa: F401  batched registers rules
+from rnncells.onnx import is_exporting, onnx_layer
 from rnncells.ops import differentiate_twice, gradients, layer_backward, layer_forward
 
 BelowAutograd = torch._C._AutoDispatchBelowAutograd
@@ -209,8 +210,11 @@ def run_layer(
     Raises:
         RuntimeError: a tensor has the wrong shape, dtype (float32, float64, float16 and bfloat16
             are supported) or device (the CPU is), or lengths are out of range.
+        NotImplementedError: ONNX, to which torch is exporting, has no operator for the layer.
     """
     if torch.compiler.is_compiling():
+        if is_exporting():
+            return onnx_layer(x, states, weights, cell, bidirectional, lengths, batch_sizes)
         save = torch.is_grad_enabled()
         y, last, _ = layer_forward(
             x, list(states), list(weights), lengths, batch_sizes, cell, bidirectional, save
