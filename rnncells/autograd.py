@@ -215,7 +215,9 @@ def run_layer(
     if torch.compiler.is_compiling():
         if is_exporting():
             return onnx_layer(x, states, weights, cell, bidirectional, lengths, batch_sizes)
-        save = torch.is_grad_enabled()
+        # An exported program serves inference first: trained, it runs the forward pass once more.
+        save = torch.is_grad_enabled() and not torch.compiler.is_exporting()
+        save = save and any([t.requires_grad for t in (x, *states, *weights)])  # noqa: C419
         y, last, _ = layer_forward(
             x, list(states), list(weights), lengths, batch_sizes, cell, bidirectional, save
         )
