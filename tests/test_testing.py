@@ -1,0 +1,889 @@
+"""The parity suite itself: right layers pass, and each planted fault is found and named."""
+
+from __future__ import annotations
+
+import doctest
+import itertools
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from torch.nn.utils import parametrizations
+
+import rnncells
+import rnncells.testing
+from rnncells import reference
+from rnncells.autograd import run_layer
+from rnncells.reference import Cell, States
+from rnncells.testing import (
+    Case,
+    Lengths,
+    Report,
+    assert_layer_parity,
+    assert_parity,
+    evaluate,
+    make_problem,
+    parity_report,
+    scale,
+    tolerance,
+    torch_layer,
+)
+from rnncells.testing.arithmetic import CoarseArithmetic
+
+HALF = (torch.float16, torch.bfloat16)
+FEW = [(1, 1, 1, 1), (3, 2, 5, 7), (9, 4, 3, 8)]
+
+
+class PlainLSTM(nn.Module):
+    """An LSTM written step by step, right as it stands; a fault is planted by overriding a method.
+
+    In 16 bits it computes in float32, and rounds the states at each step.
+    """
+
+    faulty: ClassVar[set[str]] = set()  # the tensors that a fault in a subclass may show in
+
+    def __init__(self, input_size: int, hidden_size: int, bidirectional: bool = False) -> None:
+        super().__init__()
+        self.hidden_size, self.directions = hidden_size, 1 + bidirectional
+        like = nn.LSTM(input_size, hidden_size, bidirectional=bidirectional)
+        for name, parameter in like.named_parameters():
+            self.register_parameter(name, parameter)
+
+    def weight(self, name: str, dtype: torch.dtype) -> Tensor:
+        value: Tensor = getattr(self, name)
+        return value.to(dtype)
+
+    def arithmetic(self, dtype: torch.dtype) -> torch.dtype:
+        return torch.float32 if dtype in HALF else dtype
+
+    def gates(self, total: Tensor) -> tuple[Tensor, ...]:
+        return total.chunk(4, dim=-1)
+
+    def masked(self, x_t: Tensor, inside: Tensor) -> Tensor:
+        return x_t.masked_fill(~inside, 0)
+
+    def kept(self, after: Tensor, before: Tensor, inside: Tensor) -> Tensor:
+        return torch.where(inside, after, before)
+
+    def finish(self, y: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        return y, (h, c)
+
+    def forward(
+        self, x: Tensor, hx: tuple[Tensor, Tensor] | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        stored, dtype = x.dtype, self.arithmetic(x.dtype)
+        shape = self.directions, x.shape[1], self.hidden_size
+        h_0, c_0 = hx or (x.new_zeros(shape), x.new_zeros(shape))
+        outputs, lasts = [], []
+        for d in range(self.directions):
+            names = [f"{kind}_l0{'_reverse' * d}" for kind in ("weight_ih", "weight_hh")]
+            names += [name.replace("weight", "bias") for name in names]
+            w_ih, w_hh, b_ih, b_hh = (self.weight(name, dtype) for name in names)
+            h, c, ys = h_0[d].to(dtype), c_0[d].to(dtype), []
+            for t in range(len(x))[:: -1 if d else 1]:
+                inside = torch.ones((), dtype=torch.bool)
+                if lengths is not None:
+                    inside = (t < lengths).unsqueeze(1)
+                x_t = self.masked(x[t], inside).to(dtype)
+                i, f, g, o = self.gates(linear(x_t, w_ih, b_ih) + linear(h, w_hh, b_hh))
+                c_t = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+                h_t = torch.sigmoid(o) * torch.tanh(c_t)
+                h = self.kept(h_t.to(stored).to(dtype), h, inside)
+                c = self.kept(c_t.to(stored).to(dtype), c, inside)
+                ys.append(self.masked(h, inside))
+            outputs.append(torch.stack(ys[:: -1 if d else 1]))
+            lasts.append((h, c))
+        last = [torch.stack(state).to(stored) for state in zip(*lasts, strict=True)]
+        return self.finish(torch.cat(outputs, dim=-1).to(stored), last[0], last[1])
+
+
+WEIGHTS = {"grad weight_ih_l0", "grad weight_hh_l0", "grad bias_ih_l0", "grad bias_hh_l0"}
+GRADIENTS = WEIGHTS | {"grad x", "grad h_0", "grad c_0"}
+OUTPUTS = {"y", "h_n", "c_n"}
+
+
+class WrongGateOrder(PlainLSTM):
+    faulty = OUTPUTS | GRADIENTS
+
+    def gates(self, total: Tensor) -> tuple[Tensor, ...]:
+        i, f, g, o = super().gates(total)
+        return i, g, f, o
+
+
+class DetachedLastState(PlainLSTM):
+    faulty = GRADIENTS | {"h_n"}
+
+    def finish(self, y: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        return y, (h.detach(), c)
+
+
+class NoBiasGradient(PlainLSTM):
+    faulty: ClassVar = {"grad bias_hh_l0"}
+
+    def weight(self, name: str, dtype: torch.dtype) -> Tensor:
+        value = super().weight(name, dtype)
+        return value.detach() if name == "bias_hh_l0" else value
+
+
+class Scaled(torch.autograd.Function):
+    """The identity, with a gradient that is off by 1e-3."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad * 1.001
+
+
+class GradientOff(PlainLSTM):
+    faulty: ClassVar = {"grad weight_hh_l0"}
+
+    def weight(self, name: str, dtype: torch.dtype) -> Tensor:
+        value = super().weight(name, dtype)
+        return Scaled.apply(value) if name == "weight_hh_l0" else value
+
+
+class StateAtT(PlainLSTM):
+    """The states walk on over the padding."""
+
+    faulty = {"h_n", "c_n"} | GRADIENTS
+
+    def kept(self, after: Tensor, before: Tensor, inside: Tensor) -> Tensor:
+        return after
+
+
+class Masked(torch.autograd.Function):
+    """Zeros behind the end, whose backward forgets that."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, inside: Tensor) -> Tensor:
+        return value.masked_fill(~inside, 0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+
+class LeakingGradient(PlainLSTM):
+    """What comes in behind a sequence's end flows on, into the weights' gradients."""
+
+    faulty = GRADIENTS
+
+    def masked(self, x_t: Tensor, inside: Tensor) -> Tensor:
+        return Masked.apply(x_t, inside)
+
+
+class ProductWithPadding(torch.autograd.Function):
+    """A masked input whose product with the gates' gradients takes the unmasked rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, inside: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight, inside)
+        return linear(x.masked_fill(~inside, 0), weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, inside = ctx.saved_tensors
+        return (grad @ weight).masked_fill(~inside, 0), grad.mT @ x, None
+
+
+class LeakingPadding(nn.GRU):
+    """A GRU that reads the padding in one product only: in a weight's gradient, times zero."""
+
+    faulty: ClassVar = {"grad weight_ih_l0"}
+
+    def forward(self, x: Tensor, hx: Any = None, lengths: Tensor | None = None) -> Any:  # type: ignore[override]
+        ((w_ih, w_hh, b_ih, b_hh),) = self.all_weights
+        h = x.new_zeros(x.shape[1], self.hidden_size) if hx is None else hx[0]
+        ys, every = [], torch.ones(x.shape[1], 1, dtype=torch.bool)
+        for t, x_t in enumerate(x):
+            inside = every if lengths is None else (t < lengths).unsqueeze(1)
+            total = ProductWithPadding.apply(x_t, w_ih, inside) + b_ih
+            x_r, x_z, x_n = total.chunk(3, dim=-1)
+            h_r, h_z, h_n = linear(h, w_hh, b_hh).chunk(3, dim=-1)
+            z = torch.sigmoid(x_z + h_z)
+            n = torch.tanh(x_n + torch.sigmoid(x_r + h_r) * h_n)
+            h = torch.where(inside, (1 - z) * n + z * h, h)
+            ys.append(h.masked_fill(~inside, 0))
+        return torch.stack(ys), h.unsqueeze(0)
+
+
+class HalfAccumulation(PlainLSTM):
+    """Everything in 16 bits: autograd sums each step's weight gradients so."""
+
+    faulty = GRADIENTS
+
+    def arithmetic(self, dtype: torch.dtype) -> torch.dtype:
+        return dtype
+
+
+class WrongDtype(PlainLSTM):
+    faulty: ClassVar = {"y"}
+
+    def finish(self, y: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        return y.float(), (h, c)
+
+
+class StaleOutput(PlainLSTM):
+    """The last state stands in the output behind a sequence's end."""
+
+    faulty: ClassVar = {"y"}
+
+    def masked(self, x_t: Tensor, inside: Tensor) -> Tensor:
+        behind = x_t.detach().nan_to_num() if x_t.shape[-1] == self.hidden_size else 0
+        return torch.where(inside, x_t, torch.as_tensor(behind, dtype=x_t.dtype))
+
+
+def found(report: Report) -> set[str]:
+    return {row.tensor for row in report.failures}
+
+
+def in_kinds(report: Report) -> set[str]:
+    return {row.case.lengths for row in report.failures}
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.float64), HALF], ids=["exact", "half"])
+def test_the_right_layer_passes(dtypes: tuple[torch.dtype, ...]) -> None:
+    report = assert_layer_parity(PlainLSTM, "lstm", dtypes=dtypes, sizes=FEW)
+    assert {case.lengths for case in report.cases} == {"full", "padded"}
+    assert any(case.options.get("bidirectional") for case in report.cases)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [WrongGateOrder, DetachedLastState, NoBiasGradient, GradientOff],
+    ids=lambda f: f.__name__,
+)
+def test_faults_are_found_and_named(fault: type[PlainLSTM]) -> None:
+    report = parity_report(fault, "lstm", sizes=FEW[1:], options=[{}])
+    assert found(report) == fault.faulty
+    assert in_kinds(report) == {"full", "padded"}
+
+
+def test_a_detached_state_is_said_to_be_detached() -> None:
+    report = parity_report(DetachedLastState, "lstm", sizes=FEW[1:], losses=["last"])
+    notes = {row.note for row in report.failures if row.tensor == "h_n"}
+    assert notes == {"detached: no gradient goes back from it"}
+    assert "detached" in str(report)
+
+
+def test_a_missing_gradient_is_said_to_be_missing() -> None:
+    report = parity_report(NoBiasGradient, "lstm", sizes=FEW[1:])
+    assert {row.note for row in report.failures} == {"no gradient"}
+    assert found(report) == {"grad bias_hh_l0"}
+
+
+@pytest.mark.parametrize("padding", [math.nan, 100.0])
+@pytest.mark.parametrize("fault", [StateAtT, LeakingGradient], ids=lambda f: f.__name__)
+def test_faults_of_lengths_are_found(fault: type[PlainLSTM], padding: float) -> None:
+    report = parity_report(fault, "lstm", sizes=FEW[1:], options=[{}], padding=padding)
+    assert found(report) == fault.faulty
+    assert in_kinds(report) == {"padded"}
+
+
+def test_a_product_with_the_padding_is_found() -> None:
+    lengths: list[Lengths] = ["full", "padded"]
+    report = parity_report(LeakingPadding, "gru", sizes=FEW[1:], options=[{}], lengths=lengths)
+    assert found(report) == LeakingPadding.faulty
+    assert in_kinds(report) == {"padded"}
+    assert {row.note for row in report.failures} == {"not finite; is the padding, NaN, read?"}
+    # Times a gradient of zero, a padding that is a number is harmless.
+    assert_layer_parity(
+        LeakingPadding, "gru", sizes=FEW[1:], options=[{}], lengths=lengths, padding=100.0
+    )
+
+
+def test_an_output_behind_the_end_is_found() -> None:
+    report = parity_report(StaleOutput, "lstm", sizes=[(9, 4, 3, 8)], options=[{}])
+    assert found(report) == {"y"}
+    assert in_kinds(report) == {"padded"}
+    assert all("not zero behind" in row.note for row in report.failures)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_sums_in_16_bits_are_found(dtype: torch.dtype) -> None:
+    """The default cases have a long one, which is there for this."""
+    report = parity_report(HalfAccumulation, "lstm", dtypes=[dtype], lengths=["full"], options=[{}])
+    assert found(report) & WEIGHTS
+    assert found(report) <= HalfAccumulation.faulty
+    assert {row.case.T for row in report.failures} == {1024}
+    assert_layer_parity(PlainLSTM, "lstm", cases=[row.case for row in report.failures[:1]])
+
+
+def test_a_wrong_dtype_is_found() -> None:
+    report = parity_report(WrongDtype, "lstm", dtypes=HALF, sizes=FEW[1:], options=[{}])
+    assert found(report) == {"y"}
+    assert {row.note for row in report.failures} >= {"torch.float32, expected torch.float16"}
+
+
+def test_a_wrong_shape_is_found() -> None:
+    class Short(nn.GRU):
+        def forward(self, input: Any, hx: Any = None) -> Any:
+            y, h = super().forward(input, hx)
+            return y[1:], h
+
+    report = parity_report(Short(3, 5), "gru", lengths=["full"], losses=["last"])
+    assert found(report) == {"y"}
+    assert "shape [2, 2, 5], expected [3, 2, 5]" in {row.note for row in report.failures}
+
+
+def test_a_layer_that_raises_is_reported_and_the_cause_kept() -> None:
+    class Broken(nn.GRU):
+        def forward(self, input: Any, hx: Any = None) -> Any:
+            if hx is None:
+                raise RuntimeError("no state, no step\nand more")
+            return super().forward(input, hx)
+
+    report = parity_report(Broken(3, 5), "gru", lengths=["full"])
+    assert found(report) == {"call"}
+    assert {row.note for row in report.failures} == {"raised RuntimeError: no state, no step"}
+    assert any(not row.failed for row in report.rows)
+    with pytest.raises(AssertionError, match="no state, no step") as raised:
+        assert_layer_parity(Broken(3, 5), "gru")
+    assert isinstance(raised.value.__cause__, RuntimeError)
+
+
+def test_another_cell_is_found() -> None:
+    report = parity_report(nn.RNN(3, 5), "rnn_relu", lengths=["full"])
+    assert {"y", "h_n", "grad x"} <= found(report)
+
+
+def test_what_nobody_asked_for_is_found() -> None:
+    class Coupled(nn.GRU):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.gain = nn.Parameter(torch.ones(()))
+
+        def forward(self, input: Any, hx: Any = None) -> Any:
+            y, h = super().forward(input, hx)
+            return y * self.gain, h
+
+    report = parity_report(Coupled(3, 5), "gru", lengths=["full"], losses=["y"])
+    assert found(report) == {"grad gain"}
+
+
+def test_the_report_reproduces_a_failure() -> None:
+    report = parity_report(GradientOff, "lstm", sizes=FEW[1:], factor=1.5)
+    row = report.failures[0]
+    call = report.reproduce(row.case)
+    assert call in str(report)
+    names = {"layer": GradientOff, "parity_report": parity_report, "Case": Case, "torch": torch}
+    again = eval(call, names)
+    assert [str(r) for r in again.rows] == [str(r) for r in report.of(row.case)]
+
+
+def test_the_report_says_what_it_found() -> None:
+    good = assert_layer_parity(nn.GRU(3, 5), "gru")
+    assert str(good).startswith("GRU(3, 5) against gru: 24 cases, ")
+    assert "all within their limits" in str(good)
+    assert good.passed
+    assert not good.failures
+    assert good.worst.share < 1
+    bad = parity_report(GradientOff(3, 5), "lstm", lengths=["full"])
+    lines = str(bad).splitlines()
+    assert lines[0] == "GradientOff() against lstm: 8 of 8 cases FAIL"
+    named = [line for line in lines if line.startswith("FAIL")]
+    assert named
+    assert all("grad weight_hh_l0" in line for line in named)
+    assert sum("reproduce: " in line for line in lines) == Report.shown
+    assert "and 4 failing cases more" in lines[-1]
+    for case, row in itertools.product(bad.cases, bad.rows):
+        assert str(case) in bad.table()
+        assert str(row) in bad.table()
+    assert bad.worst.tensor == "grad weight_hh_l0"
+
+
+def test_nothing_held_is_no_pass() -> None:
+    assert not parity_report(nn.GRU, "gru", cases=[]).passed
+
+
+def test_the_factor_loosens() -> None:
+    options: dict[str, Any] = {"sizes": FEW[1:], "dtypes": [torch.float32], "options": [{}]}
+    assert found(parity_report(GradientOff, "lstm", **options)) == {"grad weight_hh_l0"}
+    assert_layer_parity(GradientOff, "lstm", factor=1000, **options)
+    assert not parity_report(nn.LSTM, "lstm", factor=1e-3, **options).passed
+
+
+LAYERS = [
+    (nn.RNN, "rnn_tanh"),
+    (partial(nn.RNN, nonlinearity="relu"), "rnn_relu"),
+    (nn.LSTM, "lstm"),
+    (nn.GRU, "gru"),
+    (rnncells.RNN, "rnn_tanh"),
+    (partial(rnncells.RNN, nonlinearity="relu"), "rnn_relu"),
+    (rnncells.LSTM, "lstm"),
+    (rnncells.GRU, "gru"),
+]
+NAMES = [f"{who}-{cell}" for who in ("torch", "ours") for cell in ("tanh", "relu", "lstm", "gru")]
+
+
+@pytest.mark.parametrize(("layer", "cell"), LAYERS, ids=NAMES)
+def test_layers(layer: Callable[..., nn.Module], cell: str, request: pytest.FixtureRequest) -> None:
+    report = assert_layer_parity(layer, reference=cell)
+    theirs = request.node.callspec.id.startswith("torch")
+    if theirs:
+        assert not report.left_out
+        kinds = {case.lengths for case in report.cases}
+        assert kinds == {"full", "packed", "sorted"}
+    told = {name for case in report.cases for name in case.options}
+    assert told >= {"bias", "bidirectional", "num_layers"}
+    assert ("proj_size" in told) == (cell == "lstm" and theirs)
+
+
+@pytest.mark.parametrize(("layer", "cell"), LAYERS[:4], ids=NAMES[:4])
+def test_layers_of_torch_in_16_bits(layer: Callable[..., nn.Module], cell: str) -> None:
+    # Short ones: over many steps autograd sums the weights' gradients of torch.nn's layers in 16
+    # bits, and they leave the limits.
+    assert_layer_parity(layer, cell, dtypes=HALF, sizes=[(3, 2, 5, 7), (9, 4, 3, 16)])
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.LSTM(8, 16, num_layers=2, bidirectional=True),
+        nn.LSTM(4, 6, num_layers=2, dropout=0.5).eval(),
+        nn.LSTM(4, 6, proj_size=3, batch_first=True, bidirectional=True),
+        nn.LSTM(4, 6, dtype=torch.float16),
+        rnncells.LSTM(4, 6, num_layers=3, batch_first=True),
+    ],
+    ids=str,
+)
+def test_instances(layer: nn.Module) -> None:
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    assert_layer_parity(layer, reference="lstm")
+    for name, value in layer.state_dict().items():
+        assert torch.equal(value, before[name])
+        assert value.dtype == before[name].dtype
+
+
+@pytest.mark.parametrize("function", [run_layer, reference.layer])
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.float64), HALF], ids=["exact", "half"])
+def test_functions(
+    function: Callable[..., Any], dtypes: tuple[torch.dtype, ...], cell: str
+) -> None:
+    if function is reference.layer and dtypes == HALF:
+        return  # which rounds every operation, and sums in 16 bits
+    sizes = None if cell == "lstm" and dtypes != HALF else FEW
+    report = assert_layer_parity(function, cell, dtypes=dtypes, sizes=sizes)
+    assert {case.lengths for case in report.cases} == {"full", "padded", "packed"}
+    told = {name for case in report.cases for name in case.options}
+    assert told == {"bias", "bidirectional"} | ({"proj_size"} if cell == "lstm" else set())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu() -> None:
+    assert_layer_parity(nn.LSTM, "lstm", devices=["cuda"], dtypes=[torch.float64])
+
+
+@pytest.mark.parametrize("layer", [nn.GRU, nn.GRU(3, 5)], ids=["factory", "module"])
+def test_the_cases_have_every_pair(layer: Any) -> None:
+    report = parity_report(layer, "gru")
+    seen = [
+        {
+            "size": case.T,
+            "option": str(case.options),
+            "dtype": case.dtype,
+            "lengths": case.lengths,
+            "states": case.states,
+            "loss": case.loss,
+            "strided": case.strided,
+        }
+        for case in report.cases
+    ]
+    for one, other in itertools.combinations(seen[0], 2):
+        pairs = {(case[one], case[other]) for case in seen}
+        if layer is not nn.GRU and {one, other} <= {"size", "dtype", "states", "loss", "strided"}:
+            continue  # one module has 24 cases: every such pair with each kind of lengths is more
+        every = itertools.product({c[one] for c in seen}, {c[other] for c in seen})
+        assert pairs == set(every), (one, other)
+    assert len({case.seed for case in report.cases}) == len(report.cases)
+
+
+# Other layouts
+
+
+class Fused(nn.Module):
+    """A GRU with one bias, weights [I, 3 H] and the gates in the order z, r, n."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.hidden_size = hidden_size
+        bound = 1 / math.sqrt(hidden_size)
+        self.kernel = nn.Parameter(torch.empty(input_size, 3 * hidden_size).uniform_(-bound, bound))
+        self.recurrent = nn.Parameter(
+            torch.empty(hidden_size, 3 * hidden_size).uniform_(-bound, bound)
+        )
+        self.bias = nn.Parameter(torch.empty(3 * hidden_size).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        state = x.new_zeros(x.shape[1], self.hidden_size) if h is None else h[0]
+        ys = []
+        for x_t in x:
+            x_z, x_r, x_n = (x_t @ self.kernel + self.bias).chunk(3, dim=-1)
+            h_z, h_r, h_n = (state @ self.recurrent).chunk(3, dim=-1)
+            z, r = torch.sigmoid(x_z + h_z), torch.sigmoid(x_r + h_r)
+            state = (1 - z) * torch.tanh(x_n + r * h_n) + z * state
+            ys.append(state)
+        return torch.stack(ys), state.unsqueeze(0)
+
+    def as_the_specification_has_it(self) -> list[Tensor]:
+        def reordered(columns: Tensor) -> Tensor:
+            z, r, n = columns.chunk(3, dim=-1)
+            return torch.cat([r, z, n], dim=-1).mT if columns.dim() > 1 else torch.cat([r, z, n])
+
+        bias = reordered(self.bias)
+        weights = [reordered(self.kernel), reordered(self.recurrent)]
+        return [*weights, bias, torch.zeros_like(bias)]
+
+
+def test_another_layout() -> None:
+    report = assert_layer_parity(Fused, "gru", parameters=Fused.as_the_specification_has_it)
+    assert {row.tensor for row in report.rows} == {
+        *("y", "h_n", "grad x", "grad h_0", "grad kernel", "grad recurrent", "grad bias")
+    }
+    wrong = parity_report(
+        Fused, "gru", parameters=lambda m: [m.kernel.mT, m.recurrent.mT, m.bias, 0 * m.bias]
+    )
+    assert {"y", "grad kernel", "grad bias"} <= found(wrong)
+
+
+def test_parametrised_and_tied_weights() -> None:
+    normed = parametrizations.weight_norm(nn.LSTM(3, 5), "weight_hh_l0")
+    report = assert_layer_parity(normed, "lstm")
+    tensors = {row.tensor for row in report.rows}
+    assert "grad parametrizations.weight_hh_l0.original0" in tensors
+    assert "grad weight_hh_l0" not in tensors
+
+    class Tied(nn.GRU):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.bias_hh_l0 = self.bias_ih_l0
+
+    tied = assert_layer_parity(Tied(3, 5), "gru")
+    assert "grad bias_hh_l0" not in {row.tensor for row in tied.rows}
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    layer = rnncells.GRU(3, 5)
+    layer.weight_hh_l0.requires_grad_(False)
+    report = assert_layer_parity(layer, "gru")
+    tensors = {row.tensor for row in report.rows}
+    assert "grad weight_hh_l0" not in tensors
+    assert "grad weight_ih_l0" in tensors
+
+
+def test_another_call() -> None:
+    """A cell that is stepped by hand, and returns no sequence."""
+
+    def call(
+        module: nn.GRUCell, x: Tensor, states: list[Tensor] | None, lengths: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        h, ys = None if states is None else states[0][0], []
+        for x_t in x:
+            h = module(x_t, h)
+            ys.append(h)
+        return torch.stack(ys), [ys[-1].unsqueeze(0)]
+
+    def weights(m: nn.GRUCell) -> list[Tensor]:
+        return [m.weight_ih, m.weight_hh, m.bias_ih, m.bias_hh]
+
+    for cell in (nn.GRUCell, rnncells.GRUCell):
+        report = assert_layer_parity(cell, "gru", parameters=weights, call=call, options=[{}])
+        assert {case.lengths for case in report.cases} == {"full"}
+
+
+def coupled(
+    x: Tensor,
+    states: States,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+) -> States:
+    """A cell of one's own: a leaky memory m, and a hidden state that reads it."""
+    h, m = states
+    f, n = (linear(x, w_ih, b_ih) + linear(h, w_hh, b_hh)).chunk(2, dim=-1)
+    f = torch.sigmoid(f)
+    m = f * m + (1 - f) * torch.tanh(n)
+    return torch.tanh(m), m
+
+
+COUPLED = Cell(coupled, gates=("f", "n"), states=("h", "m"))
+
+
+class Coupled(nn.Module):
+    def __init__(self, input_size: int, hidden_size: int, wrong: bool = False) -> None:
+        super().__init__()
+        self.hidden_size, self.wrong = hidden_size, wrong
+        self.w = nn.Parameter(torch.randn(2 * hidden_size, input_size) / 3)
+        self.u = nn.Parameter(torch.randn(2 * hidden_size, hidden_size) / 3)
+
+    def forward(self, x: Tensor, hx: Any = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        zeros = x.new_zeros(x.shape[1], self.hidden_size)
+        h, m = (zeros, zeros) if hx is None else (hx[0][0], hx[1][0])
+        ys = []
+        for x_t in x:
+            f, n = (x_t @ self.w.T + h @ self.u.T).chunk(2, dim=-1)
+            f = torch.sigmoid(f)
+            m = m + (1 - f) * (torch.tanh(n) - m * (not self.wrong))
+            h = torch.tanh(m)
+            ys.append(h)
+        return torch.stack(ys), (h.unsqueeze(0), m.unsqueeze(0))
+
+
+def test_a_cell_of_ones_own() -> None:
+    before = dict(reference.CELLS)
+    report = assert_layer_parity(Coupled, COUPLED, parameters=lambda m: [m.w, m.u])
+    assert {"m_n", "grad m_0"} <= {row.tensor for row in report.rows}
+    assert "reference, " in report.reproduce(report.cases[0])
+    wrong = parity_report(partial(Coupled, wrong=True), COUPLED, parameters=lambda m: [m.w, m.u])
+    assert {"y", "m_n", "grad w", "grad u"} <= found(wrong)
+    assert before == reference.CELLS
+
+
+def test_a_function_for_a_cell_of_ones_own() -> None:
+    def by_hand(x: Tensor, states: Any, weights: Any, cell: str, bidirectional: bool) -> Any:
+        assert cell.endswith(".coupled")
+        h, m = states or (x.new_zeros(1, x.shape[1], weights[1].shape[1]),) * 2
+        h, m, ys = h[0], m[0], []
+        for x_t in x:
+            h, m = coupled(x_t, (h, m), *weights)
+            ys.append(h)
+        return torch.stack(ys), [h.unsqueeze(0), m.unsqueeze(0)]
+
+    assert_layer_parity(by_hand, COUPLED, options=[{}, {"bias": False}])
+    assert_layer_parity(reference.layer, COUPLED)
+
+
+# What is refused
+
+
+class NoCopy(nn.GRU):
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise RuntimeError("not this one")
+
+
+REFUSED: dict[str, tuple[Any, Any, dict[str, Any], type[Exception], str]] = {
+    "cell": (nn.GRU, "gruu", {}, ValueError, "reference: unknown cell 'gruu'; known: .*'gru'"),
+    "step": (nn.GRU, coupled, {}, TypeError, r"reference: expected .*Cell\(step, gates, states\)"),
+    "layer": (3, "gru", {}, TypeError, "layer: expected a module, a factory .*, got int"),
+    "no module": (lambda I, H: 3, "gru", {}, TypeError, "layer: expected a module from .*int"),
+    "names": (
+        Coupled(2, 3),
+        "rnn_tanh",
+        {},
+        ValueError,
+        "Coupled has no weight_ih_l0 .*parameters=",
+    ),
+    "gates": (nn.LSTM(3, 5), "gru", {}, ValueError, "parameters: layer 0 has weights of shapes"),
+    "one bias": (
+        Fused(3, 5),
+        "gru",
+        {"parameters": lambda m: [m.kernel.mT, m.recurrent.mT, m.bias]},
+        ValueError,
+        "zeros where a layer has only one",
+    ),
+    "not tensors": (
+        Fused(3, 5),
+        "gru",
+        {"parameters": lambda m: [1]},
+        TypeError,
+        "list of tensors",
+    ),
+    "sizes": (nn.GRU, "gru", {"sizes": [(3, 2)]}, ValueError, r"expected \(T, B, I, H\)"),
+    "own sizes": (
+        nn.GRU(3, 5),
+        "gru",
+        {"sizes": [(3, 2, 1, 1)]},
+        ValueError,
+        r"expected \(T, B\),",
+    ),
+    "no size": (nn.GRU(3, 5), "gru", {"sizes": [(3, 0)]}, ValueError, "each at least 1"),
+    "options": (nn.GRU(3, 5), "gru", {"options": [{}]}, ValueError, "options: they are for a"),
+    "case": (nn.GRU, "gru", {"cases": [Case(3, 2)]}, ValueError, "cases: a size I, H is needed"),
+    "own case": (nn.GRU(3, 5), "gru", {"cases": [Case(3, 2, 3, 5)]}, ValueError, "cases: no size"),
+    "dropout": (
+        nn.GRU(3, 5, 2, dropout=0.1),
+        "gru",
+        {},
+        ValueError,
+        "dropout=0.1 in training mode",
+    ),
+    "copy": (NoCopy(3, 5), "gru", {}, TypeError, r"NoCopy cannot be copied \(not this one\)"),
+    "function": (run_layer, "gru", {"call": print}, ValueError, "they are for modules"),
+    "option": (Coupled, COUPLED, {"options": [{"depth": 2}]}, TypeError, "unexpected keyword"),
+}
+
+
+@pytest.mark.parametrize(
+    ("layer", "cell", "options", "error", "message"), REFUSED.values(), ids=list(REFUSED)
+)
+def test_refused(
+    layer: Any, cell: Any, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        parity_report(layer, cell, **options)
+
+
+def test_a_refused_option_says_where_it_came_from() -> None:
+    with pytest.raises(TypeError) as raised:
+        parity_report(Coupled, COUPLED, options=[{"depth": 2}])
+    assert raised.value.__notes__ == [
+        "Coupled(1, 1, depth=2) raised; options= says what a factory is told"
+    ]
+
+
+@pytest.mark.parametrize("options", [{"T": 0}, {"B": 0}, {"lengths": "some"}, {"loss": "all"}])
+def test_a_case_is_checked(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        Case(**{"T": 1, "B": 1} | options)
+
+
+def test_what_a_layer_refuses() -> None:
+    class Stubborn(nn.GRU):
+        def forward(self, input: Any, hx: Any = None) -> Any:
+            if not isinstance(input, Tensor):
+                raise NotImplementedError("no packs here")
+            return super().forward(input, hx)
+
+    report = assert_layer_parity(Stubborn(3, 5), "gru")
+    assert report.left_out == [
+        "packed: NotImplementedError: no packs here",
+        "sorted: NotImplementedError: no packs here",
+    ]
+    assert "left out: packed" in str(report)
+    asked = parity_report(Stubborn(3, 5), "gru", lengths=["full", "packed"])
+    assert found(asked) == {"call"}
+    assert in_kinds(asked) == {"packed"}
+
+
+# The pieces
+
+
+def test_the_scale_does_not_vanish_where_a_gradient_does() -> None:
+    """One weight, two steps, and a loss that makes its gradient cancel."""
+    problem = make_problem("rnn_tanh", 2, 1, 1, 1, states=False, loss="y", bias=False)
+    for name in ("w_ih", "x"):
+        problem.inputs[name].fill_(0.5)
+    problem.inputs["w_hh"].zero_()  # then both steps have the same gradient
+    problem.cotangents["y"][:] = torch.tensor([1.0, -1.0 + 2.0**-20]).view(2, 1, 1)
+    expected = evaluate(reference.layer, problem)
+    largest = expected["grad w_ih"].abs().max().item()
+    assert largest < 1e-6
+    assert scale("grad w_ih", problem, torch.float32) > 0.01
+    actual = evaluate(run_layer, problem, torch.float32, ["w_ih"])
+    assert_parity(actual, expected, problem, torch.float32)
+    actual["grad w_ih"] += 1e-4 * scale("grad w_ih", problem, torch.float32)
+    with pytest.raises(AssertionError, match=r"FAIL grad w_ih"):
+        assert_parity(actual, expected, problem, torch.float32)
+
+
+def test_parity_of_some_results_needs_all_outputs_and_knows_every_name() -> None:
+    problem = make_problem("gru", 2, 2, 2, 2)
+    expected = evaluate(reference.layer, problem)
+    some = evaluate(run_layer, problem, torch.float64, ["x"])
+    assert_parity(some, expected, problem, torch.float64)
+    with pytest.raises(AssertionError, match="against"):
+        assert_parity(some | {"grad z": some["y"]}, expected, problem, torch.float64)
+    del some["y"]
+    with pytest.raises(AssertionError, match="y"):
+        assert_parity(some, expected, problem, torch.float64)
+
+
+def test_parity_wants_zeros_behind_the_end() -> None:
+    problem = make_problem("gru", 4, 2, 2, 3, lengths=[4, 2])
+    expected = evaluate(reference.layer, problem)
+    actual = evaluate(reference.layer, problem)
+    assert_parity(actual, expected, problem, torch.float64)
+    actual["y"][3, 1, 0] = 1e-20
+    with pytest.raises(AssertionError, match="not zero behind the end"):
+        assert_parity(actual, expected, problem, torch.float64)
+
+
+@pytest.mark.parametrize("loss", ["y", "last", "both", "sum", "positive"])
+@pytest.mark.parametrize("proj", [0, 2])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_packed_padded_and_torch_agree(loss: Any, proj: int, bidirectional: bool) -> None:
+    """The same sequences, packed and padded, through the reference and through torch.nn."""
+    T, B, lengths = 6, 4, [6, 5, 5, 1]  # in order, so that packing moves no sequence
+    results = []
+    for packed, run in itertools.product((False, True), (reference.layer, torch_layer)):
+        problem = make_problem(
+            "lstm", T, B, 3, 4, bidirectional=bidirectional, loss=loss, lengths=lengths,
+            packed=packed, proj=proj,
+        )  # fmt: skip
+        assert problem.shape.rows == sum(lengths)
+        assert (problem.batch_sizes is not None) == packed
+        results.append((problem, evaluate(run, problem)))
+    inside = torch.arange(T).unsqueeze(1) < torch.tensor(lengths)
+    for problem, actual in results[1:]:
+        padded = dict(results[0][1])
+        if problem.batch_sizes is not None:
+            padded |= {name: padded[name][inside] for name in ("y", "grad x")}
+        assert_parity(actual, padded, problem, torch.float64)
+
+
+def test_problems_are_checked() -> None:
+    for lengths in ([3, 2, 1], [3], [2, 2], [3, 0], [4, 3]):
+        with pytest.raises(ValueError, match="lengths: expected 2 numbers from 1 to 3"):
+            make_problem("gru", 3, 2, 2, 2, lengths=lengths)
+    with pytest.raises(ValueError, match="proj: gru"):
+        make_problem("gru", 3, 2, 2, 4, proj=2)
+    problem = make_problem("gru", 3, 2, 2, 2)
+    with pytest.raises(ValueError, match=r"has values that torch\.float16 lacks"):
+        evaluate(reference.layer, problem, torch.float16)
+    evaluate(reference.layer, problem.rounded(torch.float16), torch.float16)
+
+
+def test_drawn_lengths_cover() -> None:
+    problem = make_problem("gru", 5, 200, 1, 1, lengths="draw")
+    assert problem.lengths is not None
+    assert set(problem.lengths.tolist()) == {1, 2, 3, 4, 5}
+    assert problem.outside is not None
+    assert problem.inputs["x"].isnan().any(2).equal(problem.outside)
+    packed = make_problem("gru", 5, 200, 1, 1, packed=True)
+    assert packed.batch_sizes is not None
+    assert packed.batch_sizes.tolist() == sorted(packed.batch_sizes.tolist(), reverse=True)
+    assert packed.inputs["x"].shape == (int(packed.batch_sizes.sum()), 1)
+
+
+def test_sixteen_bits_are_held_to_no_sum_of_their_own() -> None:
+    """A sum over 4096 rows adds to float16's limit what it adds in float32, not in float16."""
+    long, short = (make_problem("gru", 1, B, 3, 8) for B in (4096, 1))
+    for dtype in HALF:
+        eps = torch.finfo(dtype).eps
+        grown = tolerance("grad w_ih", long, dtype) - tolerance("grad w_ih", short, dtype)
+        assert 0 < grown < 64 * torch.finfo(torch.float32).eps
+        assert 8 * eps <= tolerance("y", short, dtype) < 8.1 * eps
+
+
+def test_coarse_arithmetic() -> None:
+    x = torch.rand(1000, dtype=torch.float64)
+    base = x.clone()
+    eps = 2.0**-10
+    with CoarseArithmetic(eps):
+        product, total, view = x * 3, x + x, x.view(10, 100)
+        view.add_(0)
+    assert torch.equal(x, base)  # views are the same memory, and not touched
+    assert torch.equal(total, 2 * base)
+    off = (product / (3 * base) - 1) / eps
+    assert off.abs().max() <= 0.5 + 1e-9
+    # Uniform from -1/2 to 1/2: the mean within four of its own deviations, 1 / sqrt(12 * 1000).
+    assert off.mean().abs() < 4 / math.sqrt(12 * 1000)
+    assert off.std() > 0.25
+    with CoarseArithmetic(eps):
+        again = x * 3
+    assert torch.equal(again, product)  # the same errors each time
+
+
+def test_the_example_in_the_docstring() -> None:
+    results = doctest.testmod(rnncells.testing)
+    assert results.attempted >= 10
+    assert results.failed == 0
