@@ -25,7 +25,8 @@ def function_and_inputs(problem: Problem) -> tuple[Callable[..., Any], list[Tens
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
         x, weights = tensors[0], list(tensors[1 + states :])
         before = list(tensors[1 : 1 + states])
-        y, last = run_layer(x, before, weights, problem.cell, problem.bidirectional)
+        uneven = problem.lengths, problem.batch_sizes
+        y, last = run_layer(x, before, weights, problem.cell, problem.bidirectional, *uneven)
         return y, *last
 
     return run, [value.requires_grad_() for value in problem.inputs.values()]
@@ -37,6 +38,24 @@ def test_gradcheck(cell: str, isa: str, bidirectional: bool, bias: bool, states:
     problem = make_problem(cell, 3, 2, 2, 3, bidirectional=bidirectional, bias=bias, states=states)
     run, inputs = function_and_inputs(problem)
     assert torch.autograd.gradcheck(run, inputs, fast_mode=False)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+def test_gradcheck_of_lengths(cell: str, isa: str, packed: bool) -> None:
+    proj = 2 if cell == "lstm" else 0
+    problem = make_problem(
+        cell, 3, 3, 2, 3, bidirectional=True, lengths=[2, 3, 1], packed=packed, proj=proj
+    )
+    run, inputs = function_and_inputs(problem)
+    assert torch.autograd.gradcheck(run, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+def test_gradgradcheck_of_lengths(cell: str, packed: bool) -> None:
+    proj = 1 if cell == "lstm" else 0
+    problem = make_problem(cell, 3, 2, 2, 2, lengths=[1, 3], packed=packed, proj=proj)
+    run, inputs = function_and_inputs(problem)
+    assert torch.autograd.gradgradcheck(run, inputs, fast_mode=True)
 
 
 @pytest.mark.parametrize("given", [False, True])

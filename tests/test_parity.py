@@ -1,6 +1,8 @@
-"""The engine against the float64 reference: outputs and every gradient, every cell, ISA and dtype.
+"""The engine against the float64 reference: outputs and every gradient, every cell, ISA and dtype;
+sequences of equal lengths, padded and packed; with a projection.
 
 Every tolerance is rnncells.testing.tolerance's: derived there from eps and the length of the sums.
+Padding is NaN throughout, and what comes out behind a sequence's end has to be zero.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from rnncells.testing import (
 
 AWKWARD = (1, 3, 15, 16, 17, 33, 127, 257)
 DTYPES = (torch.float32, torch.float64)
+HALF = (torch.float16, torch.bfloat16)
 Sizes = tuple[int, int, int, int]
 
 # T, B, I, H: each awkward size at least once in each place, nothing large beside something large.
@@ -47,6 +50,15 @@ FEW: list[Sizes] = [
     (33, 16, 15, 16),
     (127, 1, 17, 127),
     (257, 3, 1, 15),
+]
+
+# Sequences of unequal lengths: where the batch shrinks within a vector or a tile, and long tails.
+UNEVEN: list[Sizes] = [
+    (2, 2, 257, 7),
+    (3, 17, 3, 33),
+    (16, 33, 1, 3),
+    (20, 5, 15, 16),
+    (41, 3, 17, 15),
 ]
 
 
@@ -96,12 +108,13 @@ def using(isa: str, threads: int) -> Iterator[str]:
 
 
 def check_everywhere(problem: Problem, dtypes: tuple[torch.dtype, ...] = DTYPES) -> None:
-    expected = evaluate(reference.layer, problem)
+    problems = {dtype: problem.rounded(dtype) if dtype in HALF else problem for dtype in dtypes}
+    expected = {one: evaluate(reference.layer, one) for one in set(problems.values())}
     for isa, threads in itertools.product(_C.supported_isas(), (1, 2)):
         with using(isa, threads) as note:
-            for dtype in dtypes:
-                actual = evaluate(run_layer, problem, dtype)
-                assert_parity(actual, expected, problem, dtype, note)
+            for dtype, one in problems.items():
+                actual = evaluate(run_layer, one, dtype)
+                assert_parity(actual, expected[one], one, dtype, note)
 
 
 @pytest.mark.parametrize(("place", "sizes"), list(enumerate(FEW)), ids=str)
@@ -124,6 +137,117 @@ def test_awkward_sizes_in_every_pair(cell: str, sizes: Sizes, options: dict[str,
     check_everywhere(make_problem(cell, *sizes, **options))
 
 
+@pytest.mark.parametrize(("place", "sizes"), list(enumerate(UNEVEN)), ids=str)
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+def test_lengths(cell: str, place: int, sizes: Sizes, packed: bool) -> None:
+    # A packed input always comes with states: their batch is the only one it has.
+    problem = make_problem(
+        cell,
+        *sizes,
+        bidirectional=place % 2 == 0,
+        bias=place != 3,
+        states=packed or place % 3 != 0,
+        lengths="draw",
+        packed=packed,
+    )
+    check_everywhere(problem)
+
+
+LENGTHS = {
+    "all of one step but one": [1, 9, 1, 1, 1],
+    "each one less": [9, 8, 7, 6, 5],
+    "the longest last": [2, 3, 3, 5, 9],
+    "all alike": [9, 9, 9, 9, 9],
+    "two groups": [4, 9, 4, 9, 4],
+}
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=list(LENGTHS))
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+def test_particular_lengths(cell: str, lengths: list[int], packed: bool) -> None:
+    check_everywhere(
+        make_problem(cell, 9, 5, 3, 6, bidirectional=True, lengths=lengths, packed=packed)
+    )
+
+
+@pytest.mark.parametrize("loss", ["y", "last", "sum"])
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+def test_lengths_and_loss_on_some_outputs(cell: str, loss: Loss, packed: bool) -> None:
+    check_everywhere(
+        make_problem(cell, 6, 4, 3, 7, bidirectional=True, loss=loss, lengths="draw", packed=packed)
+    )
+
+
+PROJECTED: list[tuple[Sizes, int]] = [
+    ((1, 3, 2, 2), 1),
+    ((5, 4, 3, 17), 16),
+    ((16, 33, 1, 33), 3),
+    ((18, 2, 40, 16), 15),
+    ((9, 17, 5, 65), 33),
+]
+
+
+@pytest.mark.parametrize(("sizes", "proj"), PROJECTED, ids=str)
+@pytest.mark.parametrize("lengths", ["full", "padded", "packed"])
+def test_projection(sizes: Sizes, proj: int, lengths: str) -> None:
+    even = sizes[0] % 2 == 0
+    problem = make_problem(
+        "lstm",
+        *sizes,
+        proj=proj,
+        bidirectional=not even,
+        bias=sizes[1] != 4,
+        states=lengths == "packed" or even,
+        lengths=None if lengths == "full" else "draw",
+        packed=lengths == "packed",
+    )
+    check_everywhere(problem)
+    check_everywhere(problem, HALF)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (3, 17, 33, 17), (17, 3, 5, 33)], ids=str)
+@pytest.mark.parametrize("lengths", ["full", "padded", "packed"])
+def test_16_bits(cell: str, sizes: Sizes, lengths: str) -> None:
+    packed = lengths == "packed"
+    problem = make_problem(
+        cell,
+        *sizes,
+        bidirectional=sizes[0] > 1,
+        states=packed or sizes[0] != 17,
+        lengths=None if lengths == "full" else "draw",
+        packed=packed,
+    )
+    check_everywhere(problem, HALF)
+
+
+@pytest.mark.parametrize("sizes", [(64, 64, 3, 8), (2, 2048, 3, 8)], ids=str)
+def test_long_sums_in_16_bits(cell: str, sizes: Sizes) -> None:
+    """4096 rows of one sign: a sum in 16 bits would come to a halt."""
+    check_everywhere(make_problem(cell, *sizes, loss="positive"), HALF)
+
+
+@pytest.mark.slow
+def test_long_sums_over_time_in_16_bits(cell: str) -> None:
+    check_everywhere(make_problem(cell, 1024, 4, 3, 8, loss="positive"), HALF)
+
+
+def uneven_grid() -> Iterator[tuple[Sizes, dict[str, Any]]]:
+    """The covering grid with lengths, padded and packed in turn."""
+    for place, (sizes, options) in enumerate(covering_grid()):
+        packed = place % 2 == 1
+        yield sizes, options | {"packed": packed, "states": packed or options["states"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sizes", "options"), list(uneven_grid()), ids=lambda v: str(v)[:20])
+@pytest.mark.parametrize("dtypes", [DTYPES, HALF], ids=["exact", "half"])
+def test_lengths_in_every_pair(
+    cell: str, dtypes: tuple[torch.dtype, ...], sizes: Sizes, options: dict[str, Any]
+) -> None:
+    proj = sizes[3] // 2 if cell == "lstm" and sizes[1] != 17 else 0
+    check_everywhere(make_problem(cell, *sizes, lengths="draw", proj=proj, **options), dtypes)
+
+
 @pytest.mark.parametrize("sizes", [(5, 4, 3, 17), (33, 5, 7, 16)], ids=str)
 def test_relu_through_its_kink(sizes: Sizes) -> None:
     # In float64 alone: no argument of these lies within its rounding of zero, in float32 some do.
@@ -142,6 +266,24 @@ def test_is_torch_nn(cell: str, sizes: Sizes, bidirectional: bool, bias: bool) -
     assert_parity(actual, expected, problem, torch.float64)
 
 
+@pytest.mark.parametrize("lengths", ["padded", "packed"])
+@pytest.mark.parametrize("cell", TORCH_LAYERS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_lengths_are_torch_nn(cell: str, bidirectional: bool, lengths: str) -> None:
+    T, B, I, H = 7, 6, 5, 17
+    for proj in (0, 5) if cell == "lstm" else (0,):
+        problem = make_problem(
+            *(cell, T, B, I, H),
+            bidirectional=bidirectional,
+            lengths="draw",
+            packed=lengths == "packed",
+            proj=proj,
+            kinks=True,
+        )
+        actual, expected = (evaluate(run, problem) for run in (run_layer, torch_layer))
+        assert_parity(actual, expected, problem, torch.float64)
+
+
 @pytest.mark.parametrize("loss", ["y", "last"])
 @pytest.mark.parametrize("states", [False, True])
 def test_loss_on_some_outputs(cell: str, loss: Loss, states: bool) -> None:
@@ -155,19 +297,20 @@ def test_loss_on_one_last_state(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_gradients_of_some_inputs(cell: str, dtype: torch.dtype) -> None:
-    problem = make_problem(cell, 4, 3, 5, 6, bidirectional=True)
+@pytest.mark.parametrize("lengths", ["full", "padded", "packed"])
+def test_gradients_of_some_inputs(cell: str, dtype: torch.dtype, lengths: str) -> None:
+    uneven: dict[str, Any] = {} if lengths == "full" else {"lengths": [3, 4, 1]}
+    proj = 4 if cell == "lstm" and uneven else 0
+    problem = make_problem(
+        cell, 4, 3, 5, 6, bidirectional=True, packed=lengths == "packed", proj=proj, **uneven
+    )
     expected = evaluate(reference.layer, problem)
     names = list(problem.inputs)
     patterns = [{name} for name in names] + [set(names) - {name} for name in names] + [set()]
     for wrt in patterns:
         actual = evaluate(run_layer, problem, dtype, wrt)
-        wanted = {
-            name: value
-            for name, value in expected.items()
-            if not name.startswith("grad ") or name.removeprefix("grad ") in wrt
-        }
-        assert_parity(actual, wanted, problem, dtype, f"gradients of {sorted(wrt)}")
+        assert {name for name in actual if name.startswith("grad ")} == {f"grad {n}" for n in wrt}
+        assert_parity(actual, expected, problem, dtype, f"gradients of {sorted(wrt)}")
 
 
 def test_expanded_gradients_of_the_outputs(cell: str) -> None:
@@ -193,16 +336,18 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@settings(max_examples=100)
+@settings(max_examples=150)
 @given(
     cell=st.sampled_from(sorted(reference.CELLS)),
-    dtype=st.sampled_from(DTYPES),
+    dtype=st.sampled_from(DTYPES + HALF),
     isa=st.sampled_from(_C.supported_isas()),
     threads=st.sampled_from([1, 2]),
     sizes=st.tuples(*(st.integers(1, most) for most in (6, 20, 20, 40))),
     bidirectional=st.booleans(),
     bias=st.booleans(),
     states=st.booleans(),
+    lengths=st.sampled_from(["full", "padded", "packed"]),
+    proj=st.sampled_from([0, 0, 1, 3, 16]),
     layouts=st.lists(st.sampled_from(sorted(LAYOUTS)), min_size=3, max_size=3),
     left_out=st.integers(0, 2**11 - 1),
     seed=st.integers(0, 2**16),
@@ -216,24 +361,36 @@ def test_any_sizes_layouts_and_flags(
     bidirectional: bool,
     bias: bool,
     states: bool,
+    lengths: str,
+    proj: int,
     layouts: list[str],
     left_out: int,
     seed: int,
 ) -> None:
+    packed = lengths == "packed"
     problem = make_problem(
-        cell, *sizes, bidirectional=bidirectional, bias=bias, states=states, seed=seed
+        cell,
+        *sizes,
+        bidirectional=bidirectional,
+        bias=bias,
+        states=states or packed,
+        lengths=None if lengths == "full" else "draw",
+        packed=packed,
+        proj=proj if cell == "lstm" and proj < sizes[3] else 0,
+        seed=seed,
     )
+    problem = problem.rounded(dtype) if dtype in HALF else problem
     wrt = [name for k, name in enumerate(problem.inputs) if not left_out >> k & 1]
     of_x, of_states, of_weights = (LAYOUTS[name] for name in layouts)
 
     def run(
-        x: Tensor, states: list[Tensor], weights: list[Tensor], cell: str, bidirectional: bool
+        x: Tensor, states: list[Tensor], weights: list[Tensor], *rest: Any
     ) -> tuple[Tensor, list[Tensor]]:
         states = [of_states(state) for state in states]
         weights = [of_weights(weight) for weight in weights]
-        return run_layer(of_x(x), states, weights, cell, bidirectional)
+        return run_layer(of_x(x), states, weights, *rest)
 
-    expected = evaluate(reference.layer, problem, wrt=wrt)
+    expected = evaluate(reference.layer, problem)
     with using(isa, threads) as note:
         assert_parity(evaluate(run, problem, dtype, wrt), expected, problem, dtype, note)
 

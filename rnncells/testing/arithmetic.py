@@ -66,7 +66,7 @@ class CoarseArithmetic(TorchDispatchMode):
         return result
 
     def disturbed(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Copies of ``values`` with such errors."""
+        """Copies of ``values`` with such errors; to be called while it is not entered."""
         copies = {name: value.detach().clone() for name, value in values.items()}
         for value in copies.values():
             self._disturb(value)
@@ -75,14 +75,10 @@ class CoarseArithmetic(TorchDispatchMode):
     def _disturb(self, value: Tensor) -> None:
         """Takes the next factors of a pool drawn once: drawing costs more than all the rest."""
         count = value.numel()
-        if count == 0:
-            return
         if self._place + count > POOL:
-            self._place = (self._place + 4099) % 8191  # not the same pairs again
-        end = self._place + count
-        if end > POOL:  # a large value goes through the pool more than once
-            value.mul_(self._factors.repeat(-(-end // POOL))[self._place : end].view(value.shape))
-            self._place = end % POOL
-        else:
-            value.mul_(self._factors[self._place : end].view(value.shape))
-            self._place = end
+            self._place = count % 97  # not the same factors for the same values again
+        end, factors = self._place + count, self._factors
+        if end > POOL:
+            factors = factors.repeat(-(-end // POOL))
+        value.mul_(factors[self._place : end].view(value.shape))
+        self._place = end % POOL

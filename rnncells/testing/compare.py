@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -88,7 +89,8 @@ def _expect(trial: Trial, dtype: torch.dtype) -> tuple[Mapping[str, Tensor], dic
             for name, value in parameters.items():
                 trial.twins[name].copy_(value)
         leaves = {name: value.clone().requires_grad_() for name, value in inputs.items()}
-        found = _results(trial.specification(leaves), leaves | trial.twins, cotangents)
+        with arithmetic or nullcontext():
+            found = _results(trial.specification(leaves), leaves | trial.twins, cotangents)
         return {name: _or_zeros(value, name, leaves | trial.twins) for name, value in found.items()}
 
     return size_of_terms(run, dtype)
