@@ -123,7 +123,8 @@ class ModuleSubject:
         """The case made ready."""
         module = self._build(case.I, case.H, case.options, case.seed)
         twin = self._build(case.I, case.H, case.options, case.seed)
-        twin.load_state_dict(module.state_dict())  # whatever a factory draws, and from where
+        if self.sized:  # whatever a factory draws, and from where
+            twin.load_state_dict(module.state_dict())
         module.to(case.device, case.dtype)
         twin.to(dtype=case.dtype).to("cpu", torch.float64)
         check_dropout(module)
