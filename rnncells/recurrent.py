@@ -35,6 +35,7 @@ from rnncells.checks import (
     require_tensor,
     state_names,
 )
+from rnncells.onnx import PACKED, is_exporting, refuse
 
 __all__ = ["RecurrentLayer"]
 
@@ -212,6 +213,8 @@ class RecurrentLayer(RNNBase):
             )
         if lengths is not None:
             raise ValueError("lengths: a PackedSequence has its own, none can be given beside it")
+        if torch.compiler.is_compiling() and is_exporting():
+            refuse(PACKED)
         x, batch_sizes, order, original = input
         if x.dim() != 2:
             raise RuntimeError(f"input must have 2 dimensions, got {x.dim()}")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn.utils import parametrizations
+from torch.nn.utils.rnn import pack_padded_sequence
 
 import rnncells
 from rnncells.autograd import run_layer
@@ -378,6 +379,22 @@ def test_a_projected_layer_is_refused() -> None:
     layer = rnncells.LSTM(I, H, 2, proj_size=2).eval()
     with pytest.raises(torch.onnx.errors.OnnxExporterError, match=r"projection \(proj_size\)"):
         export(layer)
+
+
+class Packing(nn.Module):
+    """A model that packs what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = rnncells.GRU(I, H)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return self.layer(pack_padded_sequence(x, lengths, enforce_sorted=False))[1]
+
+
+def test_a_packed_sequence_is_refused() -> None:
+    with pytest.raises(torch.onnx.errors.OnnxExporterError, match="for a PackedSequence; run the"):
+        to_onnx(Packing().eval(), (torch.zeros(6, 4, I), torch.tensor([6, 1, 4, 3])))
 
 
 def test_wrong_lengths_are_refused_by_onnxruntime() -> None:
