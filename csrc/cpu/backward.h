@@ -149,6 +149,7 @@ class BackwardPass {
       const int64_t t = steps_.at(s), rows = steps_.rows(t, begin, end);
       const int64_t lasting = smaller(rows, steps_.rows(steps_.after(t), begin, end));
       const int64_t going_on = smaller(rows, steps_.rows(steps_.before(t), begin, end));
+      if (steps_.padded()) fetch_step(steps_.before(t), begin, end);
       // Sequences end, or begin, at this step from one row on; the step is cut there.
       const int64_t cut = call_.reverse ? going_on : lasting;
       run_step(chunk, t, begin, begin + cut, lasting == 0, going_on > 0);
@@ -156,6 +157,24 @@ class BackwardPass {
       initial_gradients(chunk, t, begin + going_on, begin + rows);
     }
     if (call_.x_gradient != nullptr) input_gradient(chunk, begin, end);
+  }
+
+  // Asks for the outputs and their gradients of the step whose turn is next: scattered rows, which
+  // no prefetcher foresees.
+  void fetch_step(int64_t t, int64_t begin, int64_t end) const {
+    const int64_t rows = steps_.rows(t, begin, end);
+    if (rows == 0) return;
+    fetch_rows(state(0, t, begin), rows);
+    if (call_.y_gradient == nullptr) return;
+    fetch_rows(steps_.rows_of(call_.y_gradient, t, begin, call_.y_gradient_step_stride,
+                              call_.y_gradient_batch_stride),
+               rows);
+  }
+  void fetch_rows(const Rows<const S>& series, int64_t rows) const {
+    constexpr int64_t line = 64 / sizeof(S);
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t j = 0; j < size_.outputs; j += line) __builtin_prefetch(series[row] + j);
+    }
   }
 
   RNNCELLS_OUT_OF_LINE void start_carry(int64_t begin, int64_t end) const {

@@ -1,0 +1,106 @@
+"""Times what a call costs: one time step of one sequence, in inference, against torch.nn.
+
+``python -m bench.overhead`` times layers and cells at T=1, B=1 and few units, where nearly all of
+the time is the way from Python to the kernel and back.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import rnncells
+from bench import machine, results
+from bench.layers import CELLS, Shape, make_pair
+from bench.progress import with_progress
+from bench.table import align
+from bench.timing import time_pair
+
+STEPS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
+    "rnn cell": (rnncells.SimpleRNNCell, nn.RNNCell),
+    "lstm cell": (rnncells.LSTMCell, nn.LSTMCell),
+    "gru cell": (rnncells.GRUCell, nn.GRUCell),
+}
+HEADER = ("module", "I,H", "state", "ours µs", "torch µs", "ratio")
+
+
+def make_calls(
+    kind: str, I: int, H: int, state: bool
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return a call of ours and one of torch.nn's, with the same weights."""
+    if kind in CELLS:
+        modules = list(make_pair(kind, Shape(1, 1, I, H)))
+        x, h = torch.randn(1, 1, I), torch.zeros(1, 1, H)
+    else:
+        modules = [cls(I, H) for cls in STEPS[kind]]
+        modules[0].load_state_dict(modules[1].state_dict())
+        x, h = torch.randn(1, I), torch.zeros(1, H)
+    hx = ((h, h) if kind.startswith("lstm") else h) if state else None
+
+    def caller(module: nn.Module) -> Callable[[], None]:
+        def call() -> None:
+            with torch.inference_mode():
+                module(x, hx)
+
+        return call
+
+    ours, peer = (caller(module.eval()) for module in modules)
+    return ours, peer
+
+
+def measure(kind: str, I: int, H: int, state: bool, budget_s: float) -> dict[str, Any]:
+    """Time one module; return a row."""
+    torch.manual_seed(0)
+    timing = time_pair(*make_calls(kind, I, H, state), budget_s)
+    return {
+        "module": kind,
+        "inputs": I,
+        "units": H,
+        "state": state,
+        "ours_us": timing.ours_s * 1e6,
+        "torch_us": timing.peer_s * 1e6,
+        "ratio": timing.ratio,
+    }
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.overhead", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--inputs", type=int, default=16, help="I (16)")
+    parser.add_argument("--units", type=int, default=16, help="H (16)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="time for each row (1)")
+    parser.add_argument("--out", type=Path, default=results.DEFAULT_FOLDER, help="results' folder")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, print the table, and write JSON."""
+    options = parse()
+    torch.set_num_threads(1)
+    facts = machine.facts()
+    print(machine.describe(facts), flush=True)
+    cases = [(kind, state) for kind in [*CELLS, *STEPS] for state in (False, True)]
+    rows = [
+        measure(kind, options.inputs, options.units, state, options.seconds)
+        for kind, state in with_progress(cases, lambda case: str(case[0]))
+    ]
+    lines = [
+        (
+            row["module"],
+            f"{row['inputs']},{row['units']}",
+            "given" if row["state"] else "none",
+            f"{row['ours_us']:.1f}",
+            f"{row['torch_us']:.1f}",
+            f"{row['ratio']:.2f}",
+        )
+        for row in rows
+    ]
+    print(f"\n{align(HEADER, lines)}\n\n{results.write(options.out, 'overhead', facts, rows)}")
+
+
+if __name__ == "__main__":
+    main()
