@@ -438,14 +438,12 @@ LAYERS: dict[str, tuple[Any, str]] = {
 def test_layers(name: str, dtype: torch.dtype) -> None:
     layer, cell = LAYERS[name]
     report = assert_layer_parity(layer, reference=cell, dtypes=[dtype])
-    theirs = name.startswith("torch")
-    if theirs:
-        assert not report.left_out
-        kinds = {case.lengths for case in report.cases}
-        assert kinds == {"full", "packed", "sorted"}
+    assert not report.left_out
+    kinds = {"full", "packed", "sorted"} | ({"padded"} if name.startswith("ours") else set())
+    assert {case.lengths for case in report.cases} == kinds
     told = {name for case in report.cases for name in case.options}
-    assert told >= {"bias", "bidirectional", "num_layers"}
-    assert ("proj_size" in told) == (cell == "lstm" and theirs)
+    projected = {"proj_size"} if cell == "lstm" else set()
+    assert told == {"bias", "bidirectional", "num_layers"} | projected
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
@@ -455,6 +453,14 @@ def test_layers_of_torch_in_16_bits(name: str) -> None:
     # bits, and they leave the limits.
     layer, cell = LAYERS[name]
     assert_layer_parity(layer, cell, dtypes=HALF, sizes=[(3, 2, 5, 7), (9, 4, 3, 16)])
+
+
+@pytest.mark.parametrize("name", [quick_or_slow(name, "ours-gru") for name in [*LAYERS][4:]])
+def test_our_layers_in_16_bits(name: str) -> None:
+    """The long case too: 4096 rows, summed in float32."""
+    layer, cell = LAYERS[name]
+    report = assert_layer_parity(layer, cell, dtypes=HALF)
+    assert max(case.T * case.B for case in report.cases) == 4096
 
 
 @pytest.mark.slow
