@@ -94,5 +94,5 @@ $(VENV)/.extension: $(VENV)/.torch $(SOURCES) $(BACKEND) setup.py pyproject.toml
 
 $(VENV)/.installed: $(BACKEND) setup.py pyproject.toml | $(VENV)/.extension
 	echo "installing rnncells and what its tests and demo need"
-	$(PIP) --no-build-isolation --editable '.[forecast,test,ecosystem,lint,cross]'
+	$(PIP) --no-build-isolation --editable '.[forecast,test,ecosystem,onnx,lint,cross]'
 	touch $@

@@ -268,7 +268,7 @@ void clear_unused(const Layer& layer, const Tensor& reserve) {
 std::tuple<Tensor, std::vector<Tensor>, Tensor> layer_forward(
     const Tensor& x, const std::vector<Tensor>& states, const std::vector<Tensor>& weights,
     const std::optional<Tensor>& lengths, const std::optional<Tensor>& batch_sizes,
-    const std::string& cell, bool bidirectional, bool save) {
+    const std::string& cell, bool bidirectional, bool save, bool tidy) {
   const Layer layer({x, states, weights, lengths, batch_sizes, cell, bidirectional});
   const Tensor y = empty(layer.output_sizes(), layer.dtype);
   std::vector<Tensor> last;
@@ -279,7 +279,7 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor> layer_forward(
   with_type(layer.dtype, [&](auto stored) {
     run_forward<decltype(stored)>(layer, y, last, save ? &reserve : nullptr);
   });
-  if (save && layer.padded()) clear_unused(layer, reserve);
+  if (save && tidy && layer.padded()) clear_unused(layer, reserve);
   return {y, last, reserve};
 }
 
@@ -385,7 +385,7 @@ std::vector<Tensor> layer_backward(const std::optional<Tensor>& y_gradient,
 STABLE_TORCH_LIBRARY(rnncells, library) {
   library.def(
       "layer_forward(Tensor x, Tensor[] states, Tensor[] weights, Tensor? lengths, "
-      "Tensor? batch_sizes, str cell, bool bidirectional, bool save) "
+      "Tensor? batch_sizes, str cell, bool bidirectional, bool save, bool tidy=True) "
       "-> (Tensor y, Tensor[] last, Tensor reserve)");
   library.def(
       "layer_backward(Tensor? grad_y, Tensor[] grad_last, Tensor x, Tensor[] states, "

@@ -38,7 +38,7 @@ class _EagerLayer(Function):
         given, weights = list(tensors[:states]), list(tensors[states:])
         with BelowAutograd():
             y, last, reserve = layer_forward(
-                x, given, weights, lengths, batch_sizes, cell, bidirectional, True
+                x, given, weights, lengths, batch_sizes, cell, bidirectional, True, False
             )
         ctx.cell, ctx.bidirectional, ctx.states = cell, bidirectional, states
         ctx.save_for_backward(lengths, batch_sizes, y, reserve, x, *tensors)

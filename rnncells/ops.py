@@ -1,9 +1,10 @@
 """The operators as Python sees them: fake kernels, autograd and vmap.
 
 ``torch.ops.rnncells.layer_forward(x, states, weights, lengths, batch_sizes, cell, bidirectional,
-save)`` runs one layer with all its directions over whole sequences and returns ``(y, last,
-reserve)``; ``torch.ops.rnncells.layer_backward(grad_y, grad_last, x, states, weights, lengths,
-batch_sizes, y, reserve, cell, bidirectional, needs)`` is BPTT and returns the gradients asked for.
+save, tidy=True)`` runs one layer with all its directions over whole sequences and returns ``(y,
+last, reserve)``. ``torch.ops.rnncells.layer_backward(grad_y, grad_last, x, states, weights,
+lengths, batch_sizes, y, reserve, cell, bidirectional, needs)`` is BPTT and returns the gradients
+asked for.
 Shapes (T time steps, B sequences, I inputs, H units, P outputs: H, or the projection's rows; D
 directions, R reserve slots of the cell):
 
@@ -17,7 +18,7 @@ directions, R reserve slots of the cell):
   Behind a sequence's end x is not read, y and the gradient of x are zero;
 - batch_sizes: for a packed x the rows of its T time steps, which do not grow, int64, on the CPU;
 - reserve [D, T, B, R * H] or [D, N, R * H] (with a projection (R + 1) * H), or [0] where ``save``
-  is false;
+  is false; with lengths its last rows are of no time step: zero, or without ``tidy`` as they come;
 - needs: 0 or 1 for x, each state and each weight.
 
 float32, float64, float16 and bfloat16, on the CPU. Errors are RuntimeErrors that name the argument.
@@ -56,6 +57,7 @@ def _forward_fake(
     cell: str,
     bidirectional: bool,
     save: bool,
+    tidy: bool = True,
 ) -> Forward:
     facts, directions = CELLS[cell], 2 if bidirectional else 1
     units, outputs = unit_count(cell, weights), weights[1].shape[1]
@@ -115,7 +117,7 @@ def gradients(
 
 
 def _forward_context(ctx: Any, inputs: tuple[Any, ...], output: Forward) -> None:
-    x, states, weights, lengths, batch_sizes, ctx.cell, ctx.bidirectional, ctx.kept = inputs
+    x, states, weights, lengths, batch_sizes, ctx.cell, ctx.bidirectional, ctx.kept, *_ = inputs
     y, _, reserve = output
     ctx.counts = len(states), len(weights)
     ctx.save_for_backward(lengths, batch_sizes, y, reserve, x, *states, *weights)
@@ -135,7 +137,8 @@ def _forward_gradient(
     saved = *arguments, y, reserve, ctx.cell, ctx.bidirectional
     found = gradients(layer_backward, saved, grad_y, grad_last or [], needs)
     split = 1 + len(states)
-    return found[0], found[1:split], found[split:], None, None, None, None, None
+    nothing = [None] * (len(ctx.needs_input_grad) - 3)
+    return found[0], found[1:split], found[split:], *nothing
 
 
 def _flags(needed: Any, tensors: Sequence[Tensor]) -> list[bool]:
@@ -270,7 +273,7 @@ def _unfold(tensor: Tensor, samples: int, place: int) -> Tensor:
 
 
 def forward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Forward, Any]:
-    x, states, weights, lengths, batch_sizes, cell, bidirectional, save = arguments
+    x, states, weights, lengths, batch_sizes, cell, bidirectional, save, *_ = arguments
     samples = info.batch_size
     count = CELLS[cell]["states"]
     if _batched(in_dims[2]) or lengths is not None or batch_sizes is not None:

@@ -27,8 +27,8 @@ def forward_arguments(
         inputs["x"],
         [inputs[name] for name in problem.state_names],
         [inputs[name] for name in problem.weight_names],
-        None,
-        None,
+        problem.lengths,
+        problem.batch_sizes,
         problem.cell,
         problem.bidirectional,
         save,
@@ -67,6 +67,35 @@ def test_opcheck_forward(cell: str, dtype: torch.dtype, save: bool) -> None:
 def test_opcheck_backward(cell: str, dtype: torch.dtype, given: str) -> None:
     problem = make_problem(cell, 3, 2, 2, 3, bidirectional=given == "all")
     torch.library.opcheck(BACKWARD, backward_arguments(problem, dtype, given=given))
+
+
+# What make_problem is told, and whether every cell can have it.
+KINDS: dict[str, dict[str, Any]] = {
+    "padded": {"lengths": [1, 4, 2]},
+    "packed": {"lengths": [4, 2, 1], "packed": True},
+    "projection": {"proj": 2},
+    "padded projection": {"lengths": [3, 4, 1], "proj": 2},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_opcheck_of_every_kind(cell: str, kind: str, bidirectional: bool) -> None:
+    options = KINDS[kind]
+    if "proj" in options and not _C.cells()[cell]["projects"]:
+        pytest.skip(f"{cell} has no projection")
+    problem = make_problem(cell, 4, 3, 2, 5, bidirectional=bidirectional, **options)
+    arguments = forward_arguments(problem, torch.float64, requires_grad=True)
+    torch.library.opcheck(FORWARD, arguments)
+    torch.library.opcheck(BACKWARD, backward_arguments(problem, torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("lengths", [None, [1, 3]])
+def test_opcheck_in_16_bits(cell: str, dtype: torch.dtype, lengths: list[int] | None) -> None:
+    problem = make_problem(cell, 3, 2, 2, 3, lengths=lengths)
+    torch.library.opcheck(FORWARD, forward_arguments(problem, dtype, requires_grad=True))
+    torch.library.opcheck(BACKWARD, backward_arguments(problem, dtype))
 
 
 def test_opcheck_backward_of_some(cell: str) -> None:

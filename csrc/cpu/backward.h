@@ -115,31 +115,32 @@ class BackwardPass {
     return {s0, s1, first_time, steps_.offset(first_time), gradients_ + beside * width_};
   }
   Rows<T> gradient_rows(const Chunk& chunk, int64_t t, int64_t row) const {
-    return {chunk.gradients + (steps_.offset(t) - chunk.first_row + row) * width_, width_, nullptr};
+    return {chunk.gradients + (steps_.offset(t) - chunk.first_row + row) * width_, width_};
   }
   Rows<T> output_gradient_rows(const Chunk& chunk, int64_t t, int64_t row) const {
     return {output_gradients_ + (steps_.offset(t) - chunk.first_row + row) * size_.outputs,
-            size_.outputs, nullptr};
+            size_.outputs};
   }
   Rows<const S> reserved(int64_t t, int64_t row, int64_t slot) const {
     return steps_.rows_of(call_.reserve + slot * size_.units, t, row, slots_ * size_.units);
   }
   // The states after step t; with a projection the first is what the projection multiplied.
-  Rows<const S> state(int i, int64_t t, int64_t row) const {
+  OrderedRows<const S> state(int i, int64_t t, int64_t row) const {
     if (i > 0) return reserved(t, row, Cell::saved + i - 1);
     if (projected_) return reserved(t, row, slots_ - 1);
     return steps_.rows_of(call_.y, t, row, call_.y_step_stride, call_.y_batch_stride);
   }
   int64_t state_width(int i) const { return i == 0 ? size_.outputs : size_.units; }
   Rows<T> carry(int i, int64_t row) const {
-    return {carry_.get() + (i * size_.batch + row) * padded_, padded_, nullptr};
+    return {carry_.get() + (i * size_.batch + row) * padded_, padded_};
   }
 
   // Some rows of one time step.
   struct Step {
     int64_t t, row, rows;
     bool final;  // the last step of these sequences
-    Rows<const S> previous[states], next[states], saved, y_gradient;
+    OrderedRows<const S> previous[states], next[states], y_gradient;
+    Rows<const S> saved;
     Rows<T> carry[states], gradients, next_gradients;
   };
 
@@ -170,7 +171,7 @@ class BackwardPass {
                               call_.y_gradient_batch_stride),
                rows);
   }
-  void fetch_rows(const Rows<const S>& series, int64_t rows) const {
+  void fetch_rows(const OrderedRows<const S>& series, int64_t rows) const {
     constexpr int64_t line = 64 / sizeof(S);
     for (int64_t row = 0; row < rows; ++row) {
       for (int64_t j = 0; j < size_.outputs; j += line) __builtin_prefetch(series[row] + j);
@@ -182,7 +183,8 @@ class BackwardPass {
       const Rows<T> target = carry(i, begin);
       for (int64_t row = 0; row < end - begin; ++row) clear_row(target[row], padded_);
       if (call_.last_gradient[i] == nullptr) continue;
-      const Rows<const S> source = steps_.state_rows(call_.last_gradient[i], begin, size_.units);
+      const OrderedRows<const S> source =
+          steps_.state_rows(call_.last_gradient[i], begin, size_.units);
       for (int64_t row = 0; row < end - begin; ++row) {
         widen_row(source[row], size_.units, target[row]);
       }
@@ -244,7 +246,7 @@ class BackwardPass {
   RNNCELLS_OUT_OF_LINE void output_gradient(const Chunk& chunk, const Step& step) const {
     const Rows<T> out = output_gradient_rows(chunk, step.t, step.row);
     const bool given = step.final && call_.last_gradient[0] != nullptr;
-    Rows<const S> last{nullptr, 0, nullptr};
+    OrderedRows<const S> last{nullptr, 0, nullptr};
     if (given) last = steps_.state_rows(call_.last_gradient[0], step.row, size_.outputs);
     for (int64_t row = 0; row < step.rows; ++row) {
       T* target = out[row];
@@ -312,8 +314,8 @@ class BackwardPass {
 
   // The cell's adjoint on one vector of units and the rows of a tile, `count` vectors wide.
   template <int P, bool Full>
-  RNNCELLS_OUT_OF_LINE void run_cell(const Step& step, int64_t first, int64_t height, int64_t unit,
-                                     int present, const T* tile, int64_t count) const {
+  RNNCELLS_INLINE void run_cell(const Step& step, int64_t first, int64_t height, int64_t unit,
+                                int present, const T* tile, int64_t count) const {
     constexpr Range own = Cell::phase(P).shares;
     constexpr int first_state = Cell::direct_hidden ? 0 : 1;
     const int64_t units = size_.units;
@@ -374,7 +376,7 @@ class BackwardPass {
     }
     for (int64_t t = chunk.first_time; t < chunk.first_time + steps; ++t) {
       const int64_t rows = steps_.rows(t, begin, end);
-      const Rows<S> out =
+      const OrderedRows<S> out =
           steps_.rows_of(call_.x_gradient, t, begin, size_.batch * size_.inputs, size_.inputs);
       S* together = gather(out, rows, size_.inputs, begin, add);
       input_gradient_rows(gradient_rows(chunk, t, begin), rows, together, add);
@@ -387,7 +389,8 @@ class BackwardPass {
 
   // Where a product can write the rows `out`: there, or, if they lie scattered, beside each other;
   // filled with what they hold where the product is added to it.
-  S* gather(const Rows<S>& out, int64_t rows, int64_t width, int64_t begin, bool fill) const {
+  S* gather(const OrderedRows<S>& out, int64_t rows, int64_t width, int64_t begin,
+            bool fill) const {
     if (out.order == nullptr) return out.base;
     S* together = results_ + begin * result_width();
     for (int64_t row = 0; row < rows && fill; ++row) {
@@ -395,7 +398,7 @@ class BackwardPass {
     }
     return together;
   }
-  void scatter(const S* together, int64_t rows, int64_t width, const Rows<S>& out) const {
+  void scatter(const S* together, int64_t rows, int64_t width, const OrderedRows<S>& out) const {
     if (out.order == nullptr) return;
     for (int64_t row = 0; row < rows; ++row) copy_row(together + row * width, width, out[row]);
   }
@@ -427,7 +430,7 @@ class BackwardPass {
     for (int i = 0; i < states && first < last; ++i) {
       if (call_.initial_gradient[i] == nullptr) continue;
       const int64_t width = state_width(i), rows = last - first;
-      const Rows<S> out = steps_.state_rows(call_.initial_gradient[i], first, width);
+      const OrderedRows<S> out = steps_.state_rows(call_.initial_gradient[i], first, width);
       if (i > 0 || Cell::direct_hidden) {
         const Rows<T> direct = carry(i, first);
         for (int64_t row = 0; row < rows; ++row) narrow_row(direct[row], width, out[row]);

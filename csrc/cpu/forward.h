@@ -28,9 +28,9 @@ struct Operand {
 
 // Rows as an operand: as they are, or widened or brought together in `space` [rows, columns].
 template <class S>
-RNNCELLS_OUT_OF_LINE Operand<Compute<S>> as_operand(Rows<const S> source, int64_t column_stride,
-                                                    int64_t rows, int64_t columns,
-                                                    Compute<S>* space) {
+RNNCELLS_OUT_OF_LINE Operand<Compute<S>> as_operand(OrderedRows<const S> source,
+                                                    int64_t column_stride, int64_t rows,
+                                                    int64_t columns, Compute<S>* space) {
   if constexpr (!converts<S>) {
     if (source.order == nullptr) return {source.base, source.stride, column_stride};
   }
@@ -129,14 +129,14 @@ class ForwardPass {
   // Some rows of one time step: where their states come from and go to.
   struct Step {
     int64_t rows;
-    Rows<const S> previous[states];
-    Rows<S> next[states];
-    Rows<S> saved;         // [rows, saved * saved_width]
-    Rows<S> hidden;        // what the cell computes: h, or with a projection its operand
-    Operand<T> x;          // the input, or
-    Rows<const T> shares;  // its shares (or the biases), in panels
-    T* wide;               // space for an operand,
-    S* projected;          // and for what the projection gives
+    OrderedRows<const S> previous[states];
+    OrderedRows<S> next[states];
+    Rows<S> saved;          // [rows, saved * saved_width]
+    OrderedRows<S> hidden;  // what the cell computes: h, or with a projection its operand
+    Operand<T> x;           // the input, or
+    Rows<const T> shares;   // its shares (or the biases), in panels
+    T* wide;                // space for an operand,
+    S* projected;           // and for what the projection gives
   };
 
   void run_rows(int64_t begin, int64_t end) const {
@@ -168,7 +168,7 @@ class ForwardPass {
     return steps_.rows_of(call_.reserve + slot * size_.units, t, row, slots_ * size_.units);
   }
   // State i of a thread's row `first` and those after it.
-  Rows<S> state(int i, int64_t t, int64_t first, const Workspace& space) const {
+  OrderedRows<S> state(int i, int64_t t, int64_t first, const Workspace& space) const {
     if (i == 0) {
       return steps_.rows_of(call_.y, t, space.begin + first, call_.y_step_stride,
                             call_.y_batch_stride);
@@ -187,8 +187,8 @@ class ForwardPass {
     for (int i = 0; i < states; ++i) {
       step.next[i] = state(i, t, first, space);
       if (going_on) {
-        const Rows<S> before = state(i, steps_.before(t), first, space);
-        step.previous[i] = {before.base, before.stride, before.order};
+        const OrderedRows<S> before = state(i, steps_.before(t), first, space);
+        step.previous[i] = before;
       } else if (call_.initial[i] != nullptr) {
         step.previous[i] = steps_.state_rows(call_.initial[i], row, state_width(i));
       } else {
@@ -201,7 +201,7 @@ class ForwardPass {
       step.saved = reserved(t, row, 0);
       if (projected_) step.hidden = reserved(t, row, slots_ - 1);
     } else {
-      step.saved = {space.saved + first * Cell::saved * padded, Cell::saved * padded, nullptr};
+      step.saved = {space.saved + first * Cell::saved * padded, Cell::saved * padded};
       if (projected_) step.hidden = {space.hidden + first * padded, padded, nullptr};
     }
     step.wide = space.wide_operand.get();
@@ -210,11 +210,11 @@ class ForwardPass {
       step.x =
           as_operand<S>(steps_.rows_of(call_.x, t, row, call_.x_step_stride, call_.x_batch_stride),
                         call_.x_column_stride, step.rows, size_.inputs, space.wide_x.get());
-      step.shares = {biases_.get(), 0, nullptr};
+      step.shares = {biases_.get(), 0};
     } else {
       step.x = {nullptr, 0, 0};
       step.shares = {space.shares + ((s % space.chunk) * space.rows + first) * layout_.row(),
-                     layout_.row(), nullptr};
+                     layout_.row()};
     }
     return step;
   }
@@ -245,7 +245,7 @@ class ForwardPass {
         for (int64_t s = from; s < to; ++s) {
           Operand<T> x{wide_at(s), size_.inputs, 1};
           if constexpr (!converts<S>) {
-            const Rows<const S> source = x_at(s);
+            const OrderedRows<const S> source = x_at(s);
             if (!gathers_) x = {source.base, source.stride, call_.x_column_stride};
           }
           T* out = space.shares + (s - from) * space.rows * row + panel;
@@ -293,7 +293,7 @@ class ForwardPass {
   void run_phase(const Step& step) const {
     using L = PhaseLayout<Cell, P>;
     constexpr int operand_slot = L::phase.operand;
-    Rows<const S> source = step.previous[0];
+    OrderedRows<const S> source = step.previous[0];
     if constexpr (operand_slot >= 0) {
       source = {step.saved.base + operand_slot * saved_width(), step.saved.stride, nullptr};
     }
@@ -323,11 +323,10 @@ class ForwardPass {
     });
   }
 
-  // The cell on one vector of units and the rows of a tile, `count` vectors of units wide. Out of
-  // line: tiles of every width share it.
+  // The cell on one vector of units and the rows of a tile, `count` vectors of units wide.
   template <int P, bool Full>
-  RNNCELLS_OUT_OF_LINE void run_cell(const Step& step, int64_t first, int64_t height, int64_t unit,
-                                     int present, const T* tile, int64_t count) const {
+  RNNCELLS_INLINE void run_cell(const Step& step, int64_t first, int64_t height, int64_t unit,
+                                int present, const T* tile, int64_t count) const {
     using L = PhaseLayout<Cell, P>;
     constexpr Range filled = L::phase.saves;
     // With a projection h has another width than the units; a cell that allows one never looks.
@@ -389,8 +388,8 @@ class ForwardPass {
                                       const Workspace& space) const {
     for (int i = 0; i < states && first < last; ++i) {
       const int64_t width = state_width(i);
-      const Rows<S> source = state(i, t, first, space);
-      const Rows<S> target = steps_.state_rows(call_.last[i], space.begin + first, width);
+      const OrderedRows<S> source = state(i, t, first, space);
+      const OrderedRows<S> target = steps_.state_rows(call_.last[i], space.begin + first, width);
       for (int64_t row = 0; row < last - first; ++row) copy_row(source[row], width, target[row]);
     }
   }
@@ -398,7 +397,8 @@ class ForwardPass {
   // The outputs of the rows [first, last), whose sequences have ended, or have not begun, at step
   // t.
   RNNCELLS_OUT_OF_LINE void clear_padding(int64_t t, int64_t first, int64_t last) const {
-    const Rows<S> y = steps_.rows_of(call_.y, t, first, call_.y_step_stride, call_.y_batch_stride);
+    const OrderedRows<S> y =
+        steps_.rows_of(call_.y, t, first, call_.y_step_stride, call_.y_batch_stride);
     for (int64_t row = 0; row < last - first; ++row) clear_row(y[row], size_.outputs);
   }
 

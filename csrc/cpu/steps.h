@@ -8,12 +8,28 @@
 namespace rnncells {
 namespace RNNCELLS_ISA {
 
-// The rows of one series at one time step, evenly apart, or those that `order` names.
+// The rows of one series at one time step, evenly apart.
 template <class T>
 struct Rows {
   T* base;
   int64_t stride;
+  RNNCELLS_INLINE T* operator[](int64_t row) const { return base + row * stride; }
+};
+
+// The same in a series of the caller's: its rows, or those that `order` names.
+template <class T>
+struct OrderedRows {
+  T* base;
+  int64_t stride;
   const int64_t* order;
+  OrderedRows() = default;
+  RNNCELLS_INLINE OrderedRows(T* first, int64_t distance, const int64_t* rows)
+      : base(first), stride(distance), order(rows) {}
+  template <class U>
+  RNNCELLS_INLINE OrderedRows(const Rows<U>& rows) : OrderedRows(rows.base, rows.stride, nullptr) {}
+  template <class U>
+  RNNCELLS_INLINE OrderedRows(const OrderedRows<U>& rows)
+      : OrderedRows(rows.base, rows.stride, rows.order) {}
   RNNCELLS_INLINE T* operator[](int64_t row) const {
     return base + (order == nullptr ? row : order[row]) * stride;
   }
@@ -62,19 +78,19 @@ class TimeSteps {
   // The rows of step t from `row` on, in a series that has one row after another.
   template <class T>
   RNNCELLS_INLINE Rows<T> rows_of(T* base, int64_t t, int64_t row, int64_t stride) const {
-    return {base + (offset(t) + row) * stride, stride, nullptr};
+    return {base + (offset(t) + row) * stride, stride};
   }
   // The same in a series of the caller's.
   template <class T>
-  RNNCELLS_INLINE Rows<T> rows_of(T* base, int64_t t, int64_t row, int64_t step_stride,
-                                  int64_t stride) const {
+  RNNCELLS_INLINE OrderedRows<T> rows_of(T* base, int64_t t, int64_t row, int64_t step_stride,
+                                         int64_t stride) const {
     if (padded()) return {base + t * step_stride, stride, order_ + row};
     if (ragged()) return rows_of(base, t, row, stride);
     return {base + t * step_stride + row * stride, stride, nullptr};
   }
   // The rows of a state of the caller's [B, width] from `row` on.
   template <class T>
-  RNNCELLS_INLINE Rows<T> state_rows(T* base, int64_t row, int64_t width) const {
+  RNNCELLS_INLINE OrderedRows<T> state_rows(T* base, int64_t row, int64_t width) const {
     if (padded()) return {base, width, order_ + row};
     return {base + row * width, width, nullptr};
   }

@@ -114,15 +114,15 @@ class WeightGradients {
       const int64_t rows = steps_.rows(t), before = steps_.before(t);
       const int64_t going_on = smaller(rows, steps_.rows(before));
       if (find_x) {
-        const Rows<const S> source =
+        const OrderedRows<const S> source =
             steps_.rows_of(call_.x, t, 0, call_.x_step_stride, call_.x_batch_stride);
         for (int64_t row = 0; row < rows; ++row) *x++ = source[row];
       }
       if (!find_hidden) continue;
       const bool given = call_.initial[0] != nullptr;
-      const Rows<const S> initial = steps_.state_rows(call_.initial[0], 0, size_.outputs);
+      const OrderedRows<const S> initial = steps_.state_rows(call_.initial[0], 0, size_.outputs);
       if (going_on > 0) {
-        const Rows<const S> y =
+        const OrderedRows<const S> y =
             steps_.rows_of(call_.y, before, 0, call_.y_step_stride, call_.y_batch_stride);
         for (int64_t row = 0; row < going_on; ++row) *hidden++ = y[row];
       }
