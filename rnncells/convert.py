@@ -73,6 +73,8 @@ class ConversionReport:
     def __str__(self) -> str:
         lines = [f"replaced: {len(self.replaced)}", *(f"  {layer}" for layer in self.replaced)]
         lines += [f"left: {len(self.left)}", *(f"  {layer}" for layer in self.left)]
+        if not self.replaced and not self.left:
+            lines.append("no recurrent layer among the model's registered modules")
         return "\n".join(lines)
 
 

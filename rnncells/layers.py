@@ -125,7 +125,12 @@ class SimpleRNN(RecurrentLayer):
 class GRU(RecurrentLayer):
     """The gated recurrent unit of Cho et al. (2014), reset after the product; torch.nn.GRU's place.
 
-    See :func:`rnncells.reference.gru` for the equations, and :class:`SimpleRNN` for the arguments.
+    Args:
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
+            dtype: as :class:`SimpleRNN` has them. Equations: :func:`rnncells.reference.gru`.
+
+    Call it with x [T, B, I] (or [B, T, I], [T, I], a PackedSequence) and perhaps h_0 [layers * D,
+    B, H] and ``lengths=``; it returns y [T, B, D * H] and h_n.
     """
 
     _rank_error = "GRU: Expected input to be 2D or 3D, got {}D instead"
@@ -184,9 +189,15 @@ class LSTM(RecurrentLayer):
     """Long short-term memory (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al.
     2000); a drop-in for ``torch.nn.LSTM``.
 
-    See :func:`rnncells.reference.lstm` for the equations, and :class:`SimpleRNN` for the arguments.
-    With ``proj_size`` P, above 0 and below H, the hidden state is ``h_t = W_hr (o_t * tanh(c_t))``,
-    of P features (Sak, Senior and Beaufays 2014), and so are the outputs of each direction.
+    Args:
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
+            dtype: as :class:`SimpleRNN` has them. Equations: :func:`rnncells.reference.lstm`.
+        proj_size: P, above 0 and below H: the hidden state is ``h_t = W_hr (o_t * tanh(c_t))``, of
+            P features (Sak, Senior and Beaufays 2014), and so are the outputs of each direction.
+            With 0 there is no projection, and P is H.
+
+    Call it with x [T, B, I] (or [B, T, I], [T, I], a PackedSequence) and perhaps (h_0 [layers * D,
+    B, P], c_0 [layers * D, B, H]) and ``lengths=``; it returns y [T, B, D * P] and (h_n, c_n).
     """
 
     _rank_error = "LSTM: Expected input to be 2D or 3D, got {}D instead"

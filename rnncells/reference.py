@@ -144,6 +144,12 @@ class Cell:
     gates: tuple[str, ...]
     states: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        named: dict[str, object] = {"gates": self.gates, "states": self.states}
+        for name, value in named.items():
+            if not isinstance(value, (tuple, list)) or not value:
+                raise TypeError(f"{name}: expected their names, as in ('f', 'n'), got {value!r}")
+
     def __call__(
         self,
         x: Tensor,

@@ -1009,6 +1009,14 @@ def test_what_is_no_module() -> None:
             rnncells.conversion_report(model)  # type: ignore[arg-type]
 
 
+def test_a_model_without_such_layers_is_said_to_have_none() -> None:
+    listed = nn.Linear(I, H)
+    object.__setattr__(listed, "layers", [nn.LSTM(I, H)])  # of a plain list torch knows nothing
+    assert "no recurrent layer among the model's registered modules" in str(
+        rnncells.conversion_report(listed)
+    )
+
+
 # --- what it costs
 
 

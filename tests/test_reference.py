@@ -116,3 +116,10 @@ def test_traceable() -> None:
     # The same operations in the same order: the same bits.
     for name, value in evaluate(traced, problem).items():
         assert torch.equal(value, expected[name]), name
+
+
+def test_a_cell_names_its_gates_and_states() -> None:
+    with pytest.raises(TypeError, match=r"gates: expected their names, .* got 2"):
+        reference.Cell(reference.gru, 2, ("h",))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"states: expected their names, .* got 'h'"):
+        reference.Cell(reference.gru, ("f",), "h")  # type: ignore[arg-type]
