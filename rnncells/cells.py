@@ -27,6 +27,7 @@ from rnncells.checks import (
     require_pair,
     require_tensor,
 )
+from rnncells.tracing import Proxy, leaf
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell", "RecurrentCell", "SimpleRNNCell"]
 
@@ -76,6 +77,9 @@ class RecurrentCell(RNNCellBase):
 
     def _step(self, cell: str, input: Tensor, states: Sequence[Tensor] | None) -> list[Tensor]:
         """Checks and one step; ``input`` is [B, I] or [I], each state [B, H] or [H]."""
+        if isinstance(input, Proxy):
+            out = leaf(self, input, states)
+            return [out] if len(reference.CELLS[cell].states) == 1 else [out[0], out[1]]
         require_tensor("input", input)
         rank = input.dim()
         if rank == 2:

@@ -82,7 +82,8 @@ def read_lengths(lengths: Lengths, x: Tensor) -> Tensor:
     """
     if not isinstance(lengths, Tensor):
         try:
-            lengths = torch.tensor([operator.index(n) for n in lengths], dtype=torch.int64)
+            values = [operator.index(n) for n in lengths]
+            lengths = torch.tensor(values, dtype=torch.int64, device="cpu")
         except TypeError as error:
             raise TypeError(
                 f"lengths: expected a Tensor or a sequence of integers; {error}"
@@ -97,7 +98,8 @@ def read_lengths(lengths: Lengths, x: Tensor) -> Tensor:
             "Expected `len(lengths)` to be equal to batch_size, "
             f"but got {lengths.shape[0]} (batch_size={batch})"
         )
-    return lengths.to("cpu" if x.is_cpu else lengths.device, torch.int64)
+    # A copy: BPTT reads them again, and NumPy may write into a tensor unseen.
+    return lengths.to("cpu" if x.is_cpu else lengths.device, torch.int64, copy=True)
 
 
 def read_parameters(

@@ -36,6 +36,7 @@ from rnncells.checks import (
     state_names,
 )
 from rnncells.onnx import PACKED, is_exporting, refuse
+from rnncells.tracing import Proxy, leaf
 
 __all__ = ["RecurrentLayer"]
 
@@ -207,6 +208,8 @@ class RecurrentLayer(RNNBase):
     ) -> tuple[PackedSequence, list[Tensor]]:
         """The same for a PackedSequence: the caller's states are in the order of the sequences
         before they were sorted by length, as torch.nn has it."""
+        if isinstance(input, Proxy):
+            return self._traced(input, states, lengths)
         if not isinstance(input, PackedSequence):
             raise TypeError(
                 f"input: expected a Tensor or a PackedSequence, got {type(input).__name__}"
@@ -233,6 +236,10 @@ class RecurrentLayer(RNNBase):
         if original is not None:
             last = [state.index_select(1, original) for state in last]
         return PackedSequence(y, batch_sizes, order, original), last
+
+    def _traced(self, input: Proxy, states: Any, lengths: Any) -> tuple[Any, list[Any]]:
+        out = leaf(self, input, states, lengths=lengths)
+        return out[0], [out[1]] if len(self._state_widths) == 1 else [out[1][0], out[1][1]]
 
     def _state_shapes(self, batch: int) -> list[tuple[int, int, int]]:
         """The shapes of the states for a batch: the hidden state's, then every other."""

@@ -292,3 +292,20 @@ def test_lengths_only_by_name() -> None:
         layer(torch.randn(T, B, I), None, LENGTHS)
     with pytest.raises(TypeError, match="unexpected keyword argument 'lengths'"):
         nn.GRU(I, H)(torch.randn(T, B, I), lengths=LENGTHS)  # what is ours alone
+
+
+def test_lengths_are_taken_as_they_were_at_the_call() -> None:
+    """NumPy writes into a tensor without anybody being told; BPTT keeps to the call's lengths."""
+    layer, x = rnncells.GRU(3, 5), torch.randn(4, 2, 3, requires_grad=True)
+    own = numpy.array([4, 2])
+    y, _ = layer(x, lengths=torch.from_numpy(own))
+    own[:] = 4
+    (dx,) = torch.autograd.grad(y.sum(), x)
+    assert not dx[2:, 1].any()
+
+
+def test_a_list_of_lengths_knows_no_default_device() -> None:
+    layer, x = rnncells.GRU(3, 5), torch.randn(4, 2, 3)
+    expected = layer(x, lengths=[4, 2])[0]
+    with torch.device("meta"):
+        assert torch.equal(layer(x, lengths=[4, 2])[0], expected)

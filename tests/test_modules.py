@@ -367,3 +367,23 @@ def test_cell_without_units(ours: Layer, theirs: Layer, given: bool) -> None:
 def test_cell_without_features(ours: Layer, theirs: Layer) -> None:
     mine, other = twins(ours, theirs, 0, H, dtype=torch.float64)
     assert_same_step(mine, other, torch.randn(B, 0, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"])
+def test_torch_fx_takes_our_modules_for_leaves(kind: str) -> None:
+    """As it does torch.nn's."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = getattr(rnncells, kind)(3, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found = self.inner(x)
+            y: Tensor = found if kind in ("RNNCell", "GRUCell") else found[0]
+            return y.relu()
+
+    model, x = Model(), torch.randn(4, 3) if kind.endswith("Cell") else torch.randn(4, 2, 3)
+    traced = torch.fx.symbolic_trace(model)
+    assert [node.target for node in traced.graph.nodes if node.op == "call_module"] == ["inner"]
+    assert torch.equal(traced(x), model(x))
