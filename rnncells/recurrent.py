@@ -238,7 +238,7 @@ class RecurrentLayer(RNNBase):
         return PackedSequence(y, batch_sizes, order, original), last
 
     def _traced(self, input: Proxy, states: Any, lengths: Any) -> tuple[Any, list[Any]]:
-        out = leaf(self, input, states, lengths=lengths)
+        out: Any = leaf(self, input, states, lengths=lengths)
         return out[0], [out[1]] if len(self._state_widths) == 1 else [out[1][0], out[1][1]]
 
     def _state_shapes(self, batch: int) -> list[tuple[int, int, int]]:
