@@ -266,9 +266,8 @@ def _packed_layer(
 ) -> tuple[Tensor, list[Tensor]]:
     """The same on packed rows: padded, run, and packed again."""
     steps, batch = batch_sizes.shape[0], int(batch_sizes[0])
-    inside = torch.arange(batch, device=batch_sizes.device) < batch_sizes.unsqueeze(
-        1
-    )  # [T, B], the longest sequence first
+    places = torch.arange(batch, device=batch_sizes.device)
+    inside = places < batch_sizes.unsqueeze(1)  # [T, B], the longest sequence first
     rows = inside.flatten().nonzero().squeeze(1).to(x.device)
     padded = x.new_zeros(steps * batch, x.shape[1]).index_copy(0, rows, x)
     lengths = inside.sum(0).to(x.device)
