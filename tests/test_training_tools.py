@@ -784,6 +784,8 @@ class Server:
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
 def test_a_model_shared_with_another_process(method: str) -> None:
     """It sees the weights that this one changes, and computes the same bits."""
+    if method == "fork" and torch.version.cuda is not None:
+        pytest.skip("a CUDA build of torch refuses to fork after a backward pass")
     lstm, gru = make_stack("lstm").eval(), make_stack("gru").eval()
     x = torch.randn(T, B, I)
     answer(lstm, x)  # this process has run the engine, forward and backward, before it forks
