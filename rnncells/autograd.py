@@ -41,7 +41,9 @@ class _EagerLayer(Function):
                 x, given, weights, lengths, batch_sizes, cell, bidirectional, True, False
             )
         ctx.cell, ctx.bidirectional, ctx.states = cell, bidirectional, states
-        ctx.save_for_backward(lengths, batch_sizes, y, reserve, x, *tensors)
+        # The caller may change the output in place: saved as itself it would be refused then.
+        ctx.changes, ctx.unchanged = _changes_of(y), y._version
+        ctx.save_for_backward(lengths, batch_sizes, y.data, reserve, x, *tensors)
         ctx.set_materialize_grads(False)
         return (y, *last)
 
@@ -50,7 +52,11 @@ class _EagerLayer(Function):
         grad_y, *grad_last = grads
         lengths, batch_sizes, y, reserve, x, *tensors = ctx.saved_tensors
         given, weights = tensors[: ctx.states], tensors[ctx.states :]
-        saved = x, given, weights, lengths, batch_sizes, y, reserve, ctx.cell, ctx.bidirectional
+        inputs = x, given, weights, lengths, batch_sizes
+        if ctx.changes._version != ctx.unchanged:
+            with BelowAutograd():
+                y, _, _ = layer_forward(*inputs, ctx.cell, ctx.bidirectional, False)
+        saved = *inputs, y, reserve, ctx.cell, ctx.bidirectional
         needs = _asked_for(ctx)
         if torch.is_grad_enabled():  # someone will derive the gradient
             found = gradients(layer_backward, saved, grad_y, grad_last, needs)
@@ -58,6 +64,16 @@ class _EagerLayer(Function):
             with BelowAutograd():
                 found = gradients(layer_backward, saved, grad_y, grad_last, needs)
         return (None, None, None, None, None, *found)
+
+
+_nothing = torch.empty(0)
+
+
+def _changes_of(tensor: Tensor) -> Tensor:
+    """A tensor without memory whose version counts the changes in place of another one."""
+    counter = tensor.detach()
+    counter.data = _nothing
+    return counter
 
 
 def _asked_for(ctx: Any) -> list[bool]:
@@ -221,14 +237,15 @@ def run_layer(
         y, last, _ = layer_forward(
             x, list(states), list(weights), lengths, batch_sizes, cell, bidirectional, save
         )
-        return y, last
+        # A copy for the caller to change in place, as backward reads y; Inductor drops it again.
+        return y.clone() if save else y, last
     if _in_forward_mode(x, states, weights):
         return reference.layer(x, states, weights, cell, bidirectional, lengths, batch_sizes)
     if torch._C._are_functorch_transforms_active():
         y, *last, _ = _TransformedLayer.apply(
             cell, bidirectional, lengths, batch_sizes, len(states), x, *states, *weights
         )
-        return y, last
+        return y.clone(), last  # the caller may change it in place, and backward reads y
     inputs = (x, *states, *weights)
     if torch.is_grad_enabled() and any([t.requires_grad for t in inputs]):  # noqa: C419  quicker
         y, *last = _EagerLayer.apply(
