@@ -31,6 +31,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from rnncells import _C, reference
 
@@ -272,10 +273,29 @@ def _unfold(tensor: Tensor, samples: int, place: int) -> Tensor:
     return tensor.unflatten(place, (samples, tensor.shape[place] // samples))
 
 
+def _of_no_samples(operator: Any, in_dims: tuple[Any, ...], arguments: Sequence[Any]) -> Any:
+    """What the operator returns for zero samples: its results' shapes, after a dimension of 0."""
+
+    def outline(argument: Any, dim: Any) -> Any:
+        if isinstance(argument, (list, tuple)) and argument and isinstance(argument[0], Tensor):
+            dims = dim if dim is not None else [None] * len(argument)
+            return [outline(a, d) for a, d in zip(argument, dims, strict=True)]
+        if not isinstance(argument, Tensor):
+            return argument
+        shape = [size for place, size in enumerate(argument.shape) if place != dim]
+        return argument.new_empty(shape, device="meta")
+
+    found = operator(*(outline(a, d) for a, d in zip(arguments, in_dims, strict=True)))
+    device = next(a.device for a in arguments if isinstance(a, Tensor))
+    return tree_map_only(Tensor, lambda t: t.new_empty((0, *t.shape), device=device), found)
+
+
 def forward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Forward, Any]:
     x, states, weights, lengths, batch_sizes, cell, bidirectional, save, *_ = arguments
     samples = info.batch_size
     count = CELLS[cell]["states"]
+    if samples == 0:
+        return _of_no_samples(layer_forward, in_dims, arguments), (0, [0] * count, 0)
     if _batched(in_dims[2]) or lengths is not None or batch_sizes is not None:
         # Each sample has weights of its own, or a reserve whose rows are in an order of its own.
         runs = [
@@ -299,6 +319,8 @@ def backward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple
     grad_y, grad_last, x, states, weights, lengths, batch_sizes, y, reserve, *rest = arguments
     cell, bidirectional, needs = rest
     samples, before_weights = info.batch_size, 1 + len(states)
+    if samples == 0:
+        return _of_no_samples(layer_backward, in_dims, arguments), [0] * sum(needs)
     ragged = lengths is not None or batch_sizes is not None
     if _batched(in_dims[4]) or ragged or any(needs[before_weights:]):
         # As in the forward pass, or each sample has weight gradients of its own.

@@ -82,6 +82,39 @@ def test_gradient_of_a_vmap(problem: Problem) -> None:
     same(take(run_layer), take(reference.layer))
 
 
+def test_no_samples(problem: Problem) -> None:
+    """Zero of something: empty results of one sample's shapes, as torch's own operators give."""
+    nothing, count = problem.samples[:0], len(problem.rest)
+
+    def output(x: Tensor, *rest: Tensor, lengths: Tensor | None = None) -> Tensor:
+        states, weights = rest[: problem.count], rest[problem.count :]
+        return run_layer(x, states, weights, problem.cell, problem.bidirectional, lengths)[0]
+
+    def energy(x: Tensor, *rest: Tensor) -> Tensor:
+        return output(x, *rest).square().sum()
+
+    shape = output(problem.x, *problem.rest).shape
+    for lengths in (None, torch.tensor([2, 1, 4])):
+        found = vmap(lambda x, n=lengths: output(x, *problem.rest, lengths=n))(nothing)
+        assert found.shape == (0, *shape)
+    nested = vmap(vmap(lambda x: output(x, *problem.rest)))
+    assert nested(problem.samples[:, None][:, :0]).shape == (SAMPLES, 0, *shape)
+
+    one = grad(energy, problem.all)
+    per_sample = vmap(one, in_dims=(0, *[None] * count))(nothing, *problem.rest)
+    models = [t.new_empty(0, *t.shape) for t in problem.rest]
+    per_model = vmap(one, in_dims=(None, *[0] * count))(problem.x, *models)
+    for found in (per_sample, per_model):
+        shapes = [(0, *t.shape) for t in (problem.x, *problem.rest)]
+        assert [t.shape for t in found] == shapes
+
+    def total(*rest: Tensor) -> Tensor:
+        return vmap(lambda x: energy(x, *rest))(nothing).sum()
+
+    for g in grad(total, problem.all[:-1])(*problem.rest):
+        assert not g.any()
+
+
 def test_second_derivative(problem: Problem) -> None:
     def take(run: Run) -> tuple[Tensor, ...]:
         def penalty(*inputs: Tensor) -> Tensor:
