@@ -6,7 +6,7 @@ import numbers
 import operator
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -24,19 +24,31 @@ def state_names(states: Sequence[object]) -> list[str]:
     return ["hx"] if len(states) == 1 else [f"hx[{index}]" for index in range(len(states))]
 
 
-def require_tensor(name: str, value: object) -> None:
+def require_tensor(name: str, value: object, hint: str = "") -> None:
     """Raises TypeError where the argument ``name`` is no tensor."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: expected a Tensor, got {type(value).__name__}")
+        raise TypeError(f"{name}: expected a Tensor, got {type(value).__name__}{hint}")
 
 
 def require_pair(torch_name: str, hx: object) -> None:
     """Raises where the initial states of an LSTM or its cell are no pair: TypeError, RuntimeError
     for their number."""
+    if isinstance(hx, (tuple, list)) and len(hx) == 2:
+        return
+    hint = _lengths_hint(hx) if torch_name == "lstm" else ""
     if not isinstance(hx, (tuple, list)):
-        raise TypeError(f"hx: expected a pair of Tensors (h_0, c_0), got {type(hx).__name__}")
-    if len(hx) != 2:
-        raise RuntimeError(f"{torch_name} expects two hidden states (h_0, c_0), got {len(hx)}")
+        kind = type(hx).__name__
+        raise TypeError(f"hx: expected a pair of Tensors (h_0, c_0), got {kind}{hint}")
+    raise RuntimeError(f"{torch_name} expects two hidden states (h_0, c_0), got {len(hx)}{hint}")
+
+
+def _lengths_hint(hx: object) -> str:
+    """What to say to who gave a layer lengths in the place of its initial states."""
+    if isinstance(hx, Tensor):
+        lengths = hx.dim() == 1 and not hx.is_floating_point()
+    else:
+        lengths = isinstance(hx, (tuple, list)) and {*map(type, hx)} == {int}
+    return "; lengths are given by keyword, lengths=" if lengths else ""
 
 
 def check_engine(x: Tensor) -> None:
@@ -82,13 +94,15 @@ def read_lengths(lengths: Lengths, x: Tensor) -> Tensor:
     """
     if not isinstance(lengths, Tensor):
         try:
-            values = [operator.index(n) for n in lengths]
+            values = [_integer(n) for n in lengths]
             lengths = torch.tensor(values, dtype=torch.int64, device="cpu")
         except TypeError as error:
             raise TypeError(
                 f"lengths: expected a Tensor or a sequence of integers; {error}"
             ) from None
-    if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
+    dtype = lengths.dtype
+    no_integers = dtype.is_floating_point or dtype.is_complex or dtype == torch.bool
+    if no_integers and lengths.numel() > 0:  # torch.tensor([]) is of float32
         raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
     batch = x.shape[1]
     if lengths.dim() != 1:
@@ -100,6 +114,12 @@ def read_lengths(lengths: Lengths, x: Tensor) -> Tensor:
         )
     # A copy: BPTT reads them again, and NumPy may write into a tensor unseen.
     return lengths.to("cpu" if x.is_cpu else lengths.device, torch.int64, copy=True)
+
+
+def _integer(value: SupportsIndex) -> int:
+    if isinstance(value, bool):
+        raise TypeError("'bool' object cannot be interpreted as an integer")
+    return operator.index(value)
 
 
 def read_parameters(
@@ -172,15 +192,17 @@ def check_state_kinds(states: Sequence[Tensor], x: Tensor) -> None:
 
 def check_layer_state_ranks(states: Sequence[Tensor], rank: int) -> None:
     """Raises where a layer's initial state is no tensor, or is batched unlike the input."""
-    for name, state in zip(state_names(states), states, strict=True):
-        require_tensor(name, state)
-    if all(state.dim() == rank for state in states):
+    given: Sequence[object] = states
+    if all(isinstance(state, Tensor) and state.dim() == rank for state in given):
         return
+    hint = _lengths_hint(given if len(given) > 1 else given[0])
+    for name, state in zip(state_names(states), states, strict=True):
+        require_tensor(name, state, hint)
     kind = "batched" if rank == 3 else "unbatched"
     ranks = [f"{state.dim()}-D" for state in states]
     if len(states) == 1:
         raise RuntimeError(
-            f"For {kind} {rank}-D input, hx should also be {rank}-D but got {ranks[0]} tensor"
+            f"For {kind} {rank}-D input, hx should also be {rank}-D but got {ranks[0]} tensor{hint}"
         )
     raise RuntimeError(
         f"For {kind} {rank}-D input, hx and cx should also be {rank}-D "

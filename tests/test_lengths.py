@@ -155,7 +155,7 @@ def test_lengths_from_another_device_come_to_the_cpu(ours: Layer, theirs: Layer)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
-@pytest.mark.parametrize("lengths", [[], torch.empty(0, dtype=torch.int64)])
+@pytest.mark.parametrize("lengths", [[], torch.tensor([]), torch.empty(0, dtype=torch.int64)])
 def test_zero_batch(ours: Layer, theirs: Layer, lengths: Any) -> None:
     layer = ours(I, H, 2)
     y, last = layer(torch.randn(T, 0, I), lengths=lengths)
@@ -251,6 +251,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (torch.tensor([4.0, 1, 6, 4]), TypeError, "lengths: expected integers, got torch.float32"),
     (torch.ones(4).bool(), TypeError, "lengths: expected integers, got torch.bool"),
     ([4.0, 1.0, 6.0, 4.0], TypeError, "lengths: expected a Tensor or a sequence .* 'float'"),
+    ([True] * 4, TypeError, "lengths: expected a Tensor or a sequence of integers; 'bool'"),
     (6, TypeError, "lengths: expected a Tensor or a sequence of integers; 'int'"),
     ("4164", TypeError, "lengths: expected a Tensor or a sequence of integers; 'str'"),
 ]
@@ -292,6 +293,21 @@ def test_lengths_only_by_name() -> None:
         layer(torch.randn(T, B, I), None, LENGTHS)
     with pytest.raises(TypeError, match="unexpected keyword argument 'lengths'"):
         nn.GRU(I, H)(torch.randn(T, B, I), lengths=LENGTHS)  # what is ours alone
+
+
+@pytest.mark.parametrize(("ours", "theirs"), PAIRS)
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_lengths_in_the_place_of_states(ours: Layer, theirs: Layer, batch: int) -> None:
+    """They are refused as states that do not fit, and the message says where lengths go."""
+    layer, x = ours(I, H), torch.randn(T, batch, I)
+    hint = "; lengths are given by keyword, lengths=$"
+    for lengths in ([T] * batch, (T,) * batch, torch.tensor([T] * batch)):
+        with pytest.raises((TypeError, RuntimeError), match=hint):
+            layer(x, lengths)
+    for states in ([], torch.randn(batch), [torch.randn(1, batch, H)] * 3):
+        with pytest.raises((TypeError, RuntimeError)) as raised:
+            layer(x, states)
+        assert "lengths" not in str(raised.value)
 
 
 def test_lengths_are_taken_as_they_were_at_the_call() -> None:
