@@ -27,6 +27,7 @@ from rnncells.checks import (
     require_pair,
     require_tensor,
 )
+from rnncells.onnx import refuse_torchscript
 from rnncells.tracing import Proxy, leaf
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell", "RecurrentCell", "SimpleRNNCell"]
@@ -74,6 +75,12 @@ class RecurrentCell(RNNCellBase):
         """Takes the state of a cell, ours or torch.nn's."""
         super().__setstate__(state)
         self._declare_parameters()
+
+    def _slow_forward(self, *arguments: Any, **keywords: Any) -> Any:
+        """As :class:`rnncells.recurrent.RecurrentLayer` has it."""
+        refuse_torchscript()
+        with torch.no_grad():
+            return super()._slow_forward(*arguments, **keywords)
 
     def _step(self, cell: str, input: Tensor, states: Sequence[Tensor] | None) -> list[Tensor]:
         """Checks and one step; ``input`` is [B, I] or [I], each state [B, H] or [H]."""

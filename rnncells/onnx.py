@@ -127,6 +127,15 @@ def refuse(what: str) -> NoReturn:
     raise NotImplementedError(f"rnncells: ONNX has no recurrent operator for {what}")
 
 
+def refuse_torchscript() -> None:
+    """Raises NotImplementedError where it is the exporter by TorchScript that traces."""
+    if is_exporting():
+        raise NotImplementedError(
+            "rnncells: ONNX export by TorchScript is not served; call torch.onnx.export with "
+            "dynamo=True"
+        )
+
+
 def _require_operator(x: Tensor, cell: str, packed: bool, projected: bool) -> None:
     if cell not in OPERATORS:
         refuse(f"the cell '{cell}'")

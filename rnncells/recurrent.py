@@ -35,7 +35,7 @@ from rnncells.checks import (
     require_tensor,
     state_names,
 )
-from rnncells.onnx import PACKED, is_exporting, refuse
+from rnncells.onnx import PACKED, is_exporting, refuse, refuse_torchscript
 from rnncells.tracing import Proxy, leaf
 
 __all__ = ["RecurrentLayer"]
@@ -173,6 +173,16 @@ class RecurrentLayer(RNNBase):
         self._declare_parameters()
 
     # --- one call
+
+    def _slow_forward(self, *arguments: Any, **keywords: Any) -> Any:
+        """What torch.nn calls in place of forward while torch.jit.trace records.
+
+        The operator has a gradient of its own, and is recorded where none is taken; an autograd
+        Function, which calls take that need one, cannot be saved.
+        """
+        refuse_torchscript()
+        with torch.no_grad():
+            return super()._slow_forward(*arguments, **keywords)
 
     def _run(
         self, input: Any, states: Sequence[Tensor] | None, lengths: Lengths | None = None

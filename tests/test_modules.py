@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
+from torch.utils._pytree import tree_leaves
 
 import rnncells
 from tests.test_layers import PAIRS, PROJECTED, Layer, close, flat, twins
@@ -387,3 +388,42 @@ def test_torch_fx_takes_our_modules_for_leaves(kind: str) -> None:
     traced = torch.fx.symbolic_trace(model)
     assert [node.target for node in traced.graph.nodes if node.op == "call_module"] == ["inner"]
     assert torch.equal(traced(x), model(x))
+
+
+# --------------------------------------------------------------------------------- torch.jit.trace
+@kinds
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of the checks of sizes
+def test_jit_trace(ours: Layer, theirs: Layer) -> None:
+    """The trace is saved, runs other sizes than it saw, and has the layer's gradients."""
+    mine, _ = pair(ours, theirs)
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(mine, (data(mine),)), file)
+    file.seek(0)
+    loaded = torch.jit.load(file)
+    sizes = (T + 3, B + 1, I) if isinstance(mine, nn.RNNBase) else (B + 1, I)
+    x = torch.randn(sizes, dtype=torch.float64, requires_grad=True)
+    leaves = {"input": x, **dict(mine.named_parameters())}
+    copies = {"input": x, **dict(loaded.named_parameters())}
+    y, again = (torch.cat([t.flatten() for t in tree_leaves(m(x))]) for m in (mine, loaded))
+    assert torch.equal(y, again)
+    expected = torch.autograd.grad(y.square().sum(), list(leaves.values()))
+    found = torch.autograd.grad(again.square().sum(), [copies[name] for name in leaves])
+    for name, a, b in zip(leaves, found, expected, strict=True):
+        assert torch.equal(a, b), name
+
+
+# ---------------------------------------------------------------------------- dynamic quantisation
+@kinds
+@pytest.mark.filterwarnings("ignore:.*torch.ao.quantization is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.quantize_per_tensor:UserWarning")
+def test_dynamic_quantisation_leaves_our_modules(ours: Layer, theirs: Layer) -> None:
+    """It knows torch.nn's by their classes; what lies beside ours is quantised."""
+    inner = ours(I, H)
+    model = nn.ModuleDict({"inner": inner, "head": nn.Linear(H, 1)}).eval()
+    quantised = torch.ao.quantization.quantize_dynamic(model)
+    assert type(quantised["head"]) is not nn.Linear
+    assert type(quantised["inner"]) is type(inner)
+    x = data(inner).float()
+    for a, b in zip(outputs(quantised["inner"], x), outputs(inner, x), strict=True):
+        assert torch.equal(a, b)

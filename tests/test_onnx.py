@@ -410,3 +410,16 @@ def test_a_program_of_torch_export_is_not_translated() -> None:
     program = torch.export.export(layer, (torch.zeros(6, 4, I),))
     with pytest.raises(torch.onnx.errors.OnnxExporterError, match=r"rnncells\.layer_forward"):
         torch.onnx.export(program, dynamo=True, verbose=False)
+
+
+@kinds
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_exporter_by_torchscript_is_refused(kind: str, tmp_path: Path) -> None:
+    """In one sentence, and before it writes anything."""
+    layer, path = make(kind), tmp_path / "layer.onnx"
+    for model in (layer, layer.eval(), nn.Sequential(layer)):
+        with pytest.raises(NotImplementedError, match=r"^rnncells: .* with dynamo=True$"):
+            torch.onnx.export(model, (torch.randn(4, 2, I),), path, dynamo=False)
+    with pytest.raises(NotImplementedError, match=r"^rnncells: .* with dynamo=True$"):
+        torch.onnx.export(rnncells.GRUCell(I, H), (torch.randn(2, I),), path, dynamo=False)
+    assert not path.exists()
