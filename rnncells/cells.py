@@ -52,7 +52,7 @@ class RecurrentCell(RNNCellBase):
         self,
         input_size: int,
         hidden_size: int,
-        bias: bool,
+        bias: bool = True,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -153,6 +153,9 @@ class SimpleRNNCell(RecurrentCell):
         nonlinearity: ``"tanh"`` or ``"relu"``.
         device: where the parameters live.
         dtype: of the parameters: ``torch.float32``, ``float64``, ``float16`` or ``bfloat16``.
+
+    Call it with x [B, I] (or [I]) and perhaps h [B, H] (or [H]); it returns h' [B, H] (or [H]).
+    What a call raises, :meth:`forward` says.
     """
 
     _torch_name = "RNNCell"
@@ -196,22 +199,15 @@ class GRUCell(RecurrentCell):
     """One step of the gated recurrent unit of Cho et al. (2014), reset after the product; a
     drop-in for ``torch.nn.GRUCell``.
 
-    See :func:`rnncells.reference.gru` for the equations, and :class:`SimpleRNNCell` for the
-    arguments.
+    Args:
+        input_size, hidden_size, bias, device, dtype: as :class:`SimpleRNNCell` has them. Equations:
+            :func:`rnncells.reference.gru`.
+
+    Call it with x [B, I] (or [I]) and perhaps h [B, H] (or [H]); it returns h' [B, H] (or [H]).
     """
 
     _torch_name = "GRUCell"
     _cell = "gru"
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, device, dtype)
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Takes one step, as :meth:`SimpleRNNCell.forward` does."""
@@ -223,22 +219,15 @@ class LSTMCell(RecurrentCell):
     """One step of long short-term memory (Hochreiter and Schmidhuber 1997, with the forget gate of
     Gers et al. 2000); a drop-in for ``torch.nn.LSTMCell``.
 
-    See :func:`rnncells.reference.lstm` for the equations, and :class:`SimpleRNNCell` for the
-    arguments.
+    Args:
+        input_size, hidden_size, bias, device, dtype: as :class:`SimpleRNNCell` has them. Equations:
+            :func:`rnncells.reference.lstm`.
+
+    Call it with x [B, I] (or [I]) and perhaps (h, c), each [B, H] (or [H]); it returns (h', c').
     """
 
     _torch_name = "LSTMCell"
     _cell = "lstm"
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, device, dtype)
 
     def forward(
         self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None

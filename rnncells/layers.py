@@ -19,66 +19,8 @@ __all__ = ["GRU", "LSTM", "RNN", "RecurrentLayer", "SimpleRNN"]
 Pair = tuple[Tensor, Tensor]
 
 
-class SimpleRNN(RecurrentLayer):
-    """The simple recurrent network of Elman (1990), a drop-in for ``torch.nn.RNN``.
-
-    ``h_t = tanh(W_ih x_t + b_ih + W_hh h_(t-1) + b_hh)``, or ReLU in place of tanh.
-    See :func:`rnncells.reference.rnn_tanh`.
-
-    Args:
-        input_size: number of features I of the input, at least 1.
-        hidden_size: number of features H of the hidden state, at least 1.
-        num_layers: number of layers stacked; each takes the outputs of the one below.
-        nonlinearity: ``"tanh"`` or ``"relu"``.
-        bias: with ``False`` there are no ``bias_ih`` and ``bias_hh``.
-        batch_first: input and output are [B, T, features] in place of [T, B, features]. States and
-            a PackedSequence are not affected.
-        dropout: probability of dropout on the outputs of each layer but the last, in training.
-        bidirectional: a second direction walks from the last step to the first; D is 2, else 1.
-        device: where the parameters live.
-        dtype: of the parameters: ``torch.float32``, ``float64``, ``float16`` or ``bfloat16``.
-
-    Under autocast the layer runs in autocast's dtype: :class:`rnncells.recurrent.RecurrentLayer`.
-
-    Raises:
-        ValueError, TypeError: for an option out of its range, in torch.nn's words.
-    """
-
-    _rank_error = "RNN: Expected input to be 2D or 3D, got {}D tensor instead"
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        nonlinearity: str = "tanh",
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-        **unknown: Any,
-    ) -> None:
-        _refuse_unknown(type(self), unknown)
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(
-                f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'."
-            )
-        super().__init__(
-            f"RNN_{nonlinearity.upper()}",
-            f"rnn_{nonlinearity}",
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            device=device,
-            dtype=dtype,
-        )
-        self.nonlinearity = nonlinearity
+class OneStateLayer(RecurrentLayer):
+    """A layer whose only state is the hidden state."""
 
     @overload
     def forward(
@@ -122,8 +64,74 @@ class SimpleRNN(RecurrentLayer):
         return y, h
 
 
-class GRU(RecurrentLayer):
-    """The gated recurrent unit of Cho et al. (2014), reset after the product; torch.nn.GRU's place.
+class SimpleRNN(OneStateLayer):
+    """The simple recurrent network of Elman (1990), a drop-in for ``torch.nn.RNN``.
+
+    ``h_t = tanh(W_ih x_t + b_ih + W_hh h_(t-1) + b_hh)``, or ReLU in place of tanh.
+    See :func:`rnncells.reference.rnn_tanh`.
+
+    Args:
+        input_size: number of features I of the input, at least 1.
+        hidden_size: number of features H of the hidden state, at least 1.
+        num_layers: number of layers stacked; each takes the outputs of the one below.
+        nonlinearity: ``"tanh"`` or ``"relu"``.
+        bias: with ``False`` there are no ``bias_ih`` and ``bias_hh``.
+        batch_first: input and output are [B, T, features] in place of [T, B, features]. States and
+            a PackedSequence are not affected.
+        dropout: probability of dropout on the outputs of each layer but the last, in training.
+        bidirectional: a second direction walks from the last step to the first; D is 2, else 1.
+        device: where the parameters live.
+        dtype: of the parameters: ``torch.float32``, ``float64``, ``float16`` or ``bfloat16``.
+
+    Call it with x [T, B, I] (or [B, T, I], [T, I], a PackedSequence) and perhaps h_0 [layers * D,
+    B, H] and ``lengths=``; it returns y [T, B, D * H] and h_n. Under autocast it runs in autocast's
+    dtype: :class:`rnncells.recurrent.RecurrentLayer`.
+
+    Raises:
+        ValueError, TypeError: for an option out of its range, in torch.nn's words. What a call
+            raises, :meth:`forward` says.
+    """
+
+    _rank_error = "RNN: Expected input to be 2D or 3D, got {}D tensor instead"
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        **unknown: Any,
+    ) -> None:
+        _refuse_unknown(type(self), unknown)
+        if nonlinearity not in ("tanh", "relu"):
+            raise ValueError(
+                f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'."
+            )
+        super().__init__(
+            f"RNN_{nonlinearity.upper()}",
+            f"rnn_{nonlinearity}",
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            device=device,
+            dtype=dtype,
+        )
+        self.nonlinearity = nonlinearity
+
+
+class GRU(OneStateLayer):
+    """The gated recurrent unit of Cho et al. (2014), reset after the product; a drop-in
+    for ``torch.nn.GRU``.
 
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
@@ -131,6 +139,9 @@ class GRU(RecurrentLayer):
 
     Call it with x [T, B, I] (or [B, T, I], [T, I], a PackedSequence) and perhaps h_0 [layers * D,
     B, H] and ``lengths=``; it returns y [T, B, D * H] and h_n.
+
+    Raises:
+        ValueError, TypeError: as :class:`SimpleRNN` does.
     """
 
     _rank_error = "GRU: Expected input to be 2D or 3D, got {}D instead"
@@ -163,27 +174,6 @@ class GRU(RecurrentLayer):
             dtype=dtype,
         )
 
-    @overload
-    def forward(
-        self, input: Tensor, hx: Tensor | None = None, *, lengths: Lengths | None = None
-    ) -> tuple[Tensor, Tensor]: ...
-
-    @overload
-    def forward(
-        self, input: PackedSequence, hx: Tensor | None = None
-    ) -> tuple[PackedSequence, Tensor]: ...
-
-    def forward(
-        self,
-        input: Tensor | PackedSequence,
-        hx: Tensor | None = None,
-        *,
-        lengths: Lengths | None = None,
-    ) -> tuple[Tensor | PackedSequence, Tensor]:
-        """Runs the whole sequence, as :meth:`SimpleRNN.forward` does."""
-        y, (h,) = self._run(input, None if hx is None else (hx,), lengths)
-        return y, h
-
 
 class LSTM(RecurrentLayer):
     """Long short-term memory (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al.
@@ -198,6 +188,9 @@ class LSTM(RecurrentLayer):
 
     Call it with x [T, B, I] (or [B, T, I], [T, I], a PackedSequence) and perhaps (h_0 [layers * D,
     B, P], c_0 [layers * D, B, H]) and ``lengths=``; it returns y [T, B, D * P] and (h_n, c_n).
+
+    Raises:
+        ValueError, TypeError: as :class:`SimpleRNN` does.
     """
 
     _rank_error = "LSTM: Expected input to be 2D or 3D, got {}D instead"
@@ -250,19 +243,19 @@ class LSTM(RecurrentLayer):
         """Runs the whole sequence.
 
         Args:
-            input: as :meth:`SimpleRNN.forward` has it.
+            input: as :meth:`OneStateLayer.forward` has it.
             hx: the initial hidden state h_0 [num_layers * D, B, P] and memory cell c_0 [num_layers
                 * D, B, H], or each without B for one sequence; zeros where they are not given. P is
                 H without a projection.
-            lengths: as :meth:`SimpleRNN.forward` has them.
+            lengths: as :meth:`OneStateLayer.forward` has them.
 
         Returns:
             The last layer's hidden states, of the input's layout with D * P features, or a
             PackedSequence; and (h_n, c_n), the last states of each layer and direction, of the
-            layout of ``hx``. As :meth:`SimpleRNN.forward` has it where lengths differ.
+            layout of ``hx``. As :meth:`OneStateLayer.forward` has it where lengths differ.
 
         Raises:
-            What :meth:`SimpleRNN.forward` raises.
+            What :meth:`OneStateLayer.forward` raises.
         """
         if hx is not None:
             require_pair("lstm", hx)
