@@ -5,12 +5,12 @@ and every gradient: max|difference| / max|reference|, over the whole tensor.
 """
 
 import argparse
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from bench import machine, results
+from bench.command import add_cells, make_parser
 from bench.layers import CELLS, Shape, make_pair
 from bench.progress import with_progress
 from bench.table import align
@@ -63,11 +63,9 @@ def differences(cell: str, shape: Shape) -> dict[str, tuple[float, float, float]
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.accuracy", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = make_parser("accuracy", __doc__)
     parser.add_argument("--shape", type=Shape.parse, default=SHAPE, metavar="T,B,I,H")
-    parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=list(CELLS))
-    parser.add_argument("--out", type=Path, default=results.DEFAULT_FOLDER, help="results' folder")
+    add_cells(parser)
     return parser.parse_args()
 
 

@@ -10,14 +10,13 @@ machine's limit.
 import argparse
 import statistics
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench import machine, plot, results
+from bench.command import add_grid, make_parser, start
 from bench.layers import (
-    CELLS,
     Shape,
     forward,
     make_data,
@@ -117,16 +116,10 @@ def as_table(rows: list[dict[str, Any]]) -> str:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.cpu", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch's pool (1)")
-    parser.add_argument(
-        "--shapes", nargs="+", type=Shape.parse, metavar="T,B,I,H", help="instead of the grid"
-    )
-    parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=list(CELLS))
+    parser = make_parser("cpu", __doc__)
+    add_grid(parser)
     parser.add_argument("--seconds", type=float, help="time for each row (1, or 0.2 with --quick)")
     parser.add_argument("--quick", action="store_true", help="three shapes, a short look")
-    parser.add_argument("--out", type=Path, default=results.DEFAULT_FOLDER, help="results' folder")
     options = parser.parse_args()
     if options.threads < 1:
         parser.error(f"--threads is at least 1, and not {options.threads}")
@@ -139,9 +132,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Measure, print the table, and write JSON and picture."""
     options = parse()
-    torch.set_num_threads(options.threads)
-    facts = machine.facts()
-    print(machine.describe(facts), flush=True)
+    facts = start(options.threads)
     rows, rates = measure_all(options.cells, options.shapes, options.seconds)
     told = ", ".join(f"{name} {rate:.0f} GF/s" for name, rate in rates.items())
     print(f"large float32 products in this run: {told}\n\n{as_table(rows)}\n")

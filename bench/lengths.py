@@ -9,14 +9,14 @@
 """
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from bench import machine, results
-from bench.layers import CELLS, Shape, make_pair, training_step
+from bench import results
+from bench.command import add_grid, make_parser, start
+from bench.layers import Shape, make_pair, training_step
 from bench.progress import with_progress
 from bench.table import align
 from bench.timing import time_pair
@@ -69,13 +69,9 @@ def measure(cell: str, shape: Shape, budget_s: float) -> dict[str, Any]:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.lengths", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch's pool (1)")
-    parser.add_argument("--shapes", nargs="+", type=Shape.parse, metavar="T,B,I,H")
-    parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=list(CELLS))
+    parser = make_parser("lengths", __doc__)
+    add_grid(parser)
     parser.add_argument("--seconds", type=float, default=3.0, help="time for each pair (3)")
-    parser.add_argument("--out", type=Path, default=results.DEFAULT_FOLDER, help="results' folder")
     options = parser.parse_args()
     options.shapes = options.shapes or [Shape.parse(text) for text in SHAPES]
     return options
@@ -84,9 +80,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Measure, print the table, and write JSON."""
     options = parse()
-    torch.set_num_threads(options.threads)
-    facts = machine.facts()
-    print(machine.describe(facts), flush=True)
+    facts = start(options.threads)
     cases = [(cell, shape) for cell in options.cells for shape in options.shapes]
     rows = [
         measure(cell, shape, options.seconds)

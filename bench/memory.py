@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 from bench import machine, results
-from bench.layers import CELLS, Shape, make_data, make_pair, training_step
+from bench.command import add_grid, make_parser, start
+from bench.layers import Shape, make_data, make_pair, training_step
 from bench.progress import with_progress
 from bench.table import align
 
@@ -86,12 +87,8 @@ def measure(cell: str, shape: Shape, side: str, threads: int) -> float:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.memory", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch's pool (1)")
-    parser.add_argument("--shapes", nargs="+", type=Shape.parse, metavar="T,B,I,H")
-    parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=list(CELLS))
-    parser.add_argument("--out", type=Path, default=results.DEFAULT_FOLDER, help="results' folder")
+    parser = make_parser("memory", __doc__)
+    add_grid(parser)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.shapes = options.shapes or [Shape.parse(text) for text in SHAPES]
@@ -101,13 +98,12 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Measure, print the table, and write JSON."""
     options = parse()
-    torch.set_num_threads(options.threads)
     if options.child:
+        torch.set_num_threads(options.threads)
         cell, shape, side = options.child
         print(json.dumps(rise_of_step(cell, Shape.parse(shape), side)))
         return
-    facts = machine.facts()
-    print(machine.describe(facts), flush=True)
+    facts = start(options.threads)
     rows: list[dict[str, Any]] = []
     cases = [(cell, shape) for cell in options.cells for shape in options.shapes]
     for cell, shape in with_progress(cases, lambda case: " ".join(map(str, case))):

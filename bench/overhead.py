@@ -6,14 +6,14 @@ the time is the way from Python to the kernel and back.
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 import rnncells
-from bench import machine, results
+from bench import results
+from bench.command import make_parser, start
 from bench.layers import CELLS, Shape, make_pair
 from bench.progress import with_progress
 from bench.table import align
@@ -68,21 +68,17 @@ def measure(kind: str, I: int, H: int, state: bool, budget_s: float) -> dict[str
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.overhead", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = make_parser("overhead", __doc__)
     parser.add_argument("--inputs", type=int, default=16, help="I (16)")
     parser.add_argument("--units", type=int, default=16, help="H (16)")
     parser.add_argument("--seconds", type=float, default=1.0, help="time for each row (1)")
-    parser.add_argument("--out", type=Path, default=results.DEFAULT_FOLDER, help="results' folder")
     return parser.parse_args()
 
 
 def main() -> None:
     """Measure, print the table, and write JSON."""
     options = parse()
-    torch.set_num_threads(1)
-    facts = machine.facts()
-    print(machine.describe(facts), flush=True)
+    facts = start(1)
     cases = [(kind, state) for kind in [*CELLS, *STEPS] for state in (False, True)]
     rows = [
         measure(kind, options.inputs, options.units, state, options.seconds)

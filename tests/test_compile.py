@@ -21,25 +21,15 @@ from torch._functorch._aot_autograd.utils import make_boxed_func
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import rnncells
+from tests.kinds import KINDS, Layer, cells, kinds, mostly_slow
 
-KINDS = [rnncells.SimpleRNN, rnncells.LSTM, rnncells.GRU]
-CELLS = [rnncells.SimpleRNNCell, rnncells.LSTMCell, rnncells.GRUCell]
 STACKS = [(1, False), (3, True)]
 FULL_STACKS = [s for s in itertools.product((1, 2, 3), (False, True)) if s not in STACKS]
 STEPS = (2, 3, 7, 12, 31)
 T, B, I, H = 6, 4, 3, 5
 LENGTHS = torch.tensor([6, 1, 4, 3])
-Layer = type[nn.Module]
 
-kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-one_kind = pytest.mark.parametrize(
-    "kind",
-    [
-        kind if kind is rnncells.LSTM else pytest.param(kind, marks=pytest.mark.slow)
-        for kind in KINDS
-    ],
-    ids=lambda kind: kind.__name__,
-)
+one_kind = mostly_slow(rnncells.LSTM)
 stacks = pytest.mark.parametrize(
     ("layers", "bidirectional"),
     [*STACKS, *(pytest.param(*s, marks=pytest.mark.slow) for s in FULL_STACKS)],
@@ -401,7 +391,7 @@ class Loop(nn.Module):
         return torch.stack(outputs), hx
 
 
-@pytest.mark.parametrize("kind", CELLS, ids=lambda kind: kind.__name__)
+@cells
 def test_cells(kind: Layer) -> None:
     model = Loop(kind)
     states = tuple(torch.randn(B, H) for _ in range(2))

@@ -16,23 +16,13 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 import rnncells
+from tests.kinds import Layer, cells, kinds, mostly_slow
 
-KINDS = [rnncells.SimpleRNN, rnncells.LSTM, rnncells.GRU]
-CELLS = [rnncells.SimpleRNNCell, rnncells.LSTMCell, rnncells.GRUCell]
 I, H = 3, 5
 OTHER_SIZES = [(2, 2), (9, 3), (31, 8)]
 BATCH, TIME = Dim("batch"), Dim("time")
-Layer = type[nn.Module]
 
-kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-one_kind = pytest.mark.parametrize(
-    "kind",
-    [
-        kind if kind is rnncells.GRU else pytest.param(kind, marks=pytest.mark.slow)
-        for kind in KINDS
-    ],
-    ids=lambda kind: kind.__name__,
-)
+one_kind = mostly_slow(rnncells.GRU)
 STACKS = [(1, False, False), (2, True, True)]
 stacks = pytest.mark.parametrize(
     ("layers", "bidirectional", "batch_first"),
@@ -199,7 +189,7 @@ def test_training(kind: Layer) -> None:
     assert not same_bits(program(x, hx)[0], program(x, hx)[0])
 
 
-@pytest.mark.parametrize("kind", CELLS, ids=lambda kind: kind.__name__)
+@cells
 @strictly
 def test_cells(kind: Layer, strict: bool) -> None:
     cell = kind(I, H)
