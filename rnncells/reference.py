@@ -171,11 +171,16 @@ CELLS: dict[str, Cell] = {
 }
 
 
+def declaration(cell: str | Cell) -> Cell:
+    """The cell of a name in :data:`CELLS`; one's own cell is its own declaration."""
+    return cell if isinstance(cell, Cell) else CELLS[cell]
+
+
 def sequence(
     x: Tensor,
     states: States,
     weights: Sequence[Tensor],
-    cell: str,
+    cell: str | Cell,
     reverse: bool = False,
     lengths: Tensor | None = None,
 ) -> tuple[Tensor, States]:
@@ -185,7 +190,7 @@ def sequence(
         x: [T, B, I], T at least 1.
         states: the states before the first step: the hidden state [B, P], every other [B, H].
         weights: ``w_ih, w_hh``, with a bias also ``b_ih, b_hh``, and with a projection ``w_hr``.
-        cell: a name in :data:`CELLS`.
+        cell: a name in :data:`CELLS`, or a cell of one's own.
         reverse: walk from the last step to the first.
         lengths: [B], from 1 to T: the time steps of each sequence; what lies behind them is not
             read. None where all have T.
@@ -194,7 +199,8 @@ def sequence(
         The hidden states [T, B, P], in the order of ``x``, zero behind a sequence's end; and the
         states after the last step walked.
     """
-    step, own, projection = CELLS[cell], weights[: len(weights) & ~1], weights[len(weights) & ~1 :]
+    step, paired = declaration(cell), len(weights) & ~1
+    own, projection = weights[:paired], weights[paired:]
     outputs = []
     for t in reversed(range(x.shape[0])) if reverse else range(x.shape[0]):
         inside = None if lengths is None else (t < lengths).unsqueeze(-1)
@@ -215,7 +221,7 @@ def layer(
     x: Tensor,
     states: Sequence[Tensor],
     weights: Sequence[Tensor],
-    cell: str,
+    cell: str | Cell,
     bidirectional: bool = False,
     lengths: Tensor | None = None,
     batch_sizes: Tensor | None = None,
@@ -230,7 +236,7 @@ def layer(
         weights: for each direction ``w_ih, w_hh``, with a bias ``b_ih, b_hh``, and with a
             projection (Sak, Senior and Beaufays 2014: ``h = W_hr m`` where m is the hidden state
             that the cell computes) ``w_hr`` [P, H], in one flat list.
-        cell: a name in :data:`CELLS`.
+        cell: a name in :data:`CELLS`, or a cell of one's own.
         bidirectional: the second direction walks from the last step to the first.
         lengths: [B], integers from 1 to T, for a padded ``x``: the time steps of each sequence.
         batch_sizes: [T], integers that do not grow, for a packed ``x``: the rows of each time step.
@@ -241,16 +247,16 @@ def layer(
     """
     if batch_sizes is not None:
         return _packed_layer(x, states, weights, cell, bidirectional, batch_sizes)
-    directions = 2 if bidirectional else 1
+    declared, directions = declaration(cell), 2 if bidirectional else 1
     each = len(weights) // directions
     outputs, lasts = [], []
     for d in range(directions):
         own = weights[d * each : (d + 1) * each]
-        units = own[0].shape[0] // len(CELLS[cell].gates)
-        widths = [own[1].shape[1]] + [units] * (len(CELLS[cell].states) - 1)
+        units = own[0].shape[0] // len(declared.gates)
+        widths = [own[1].shape[1]] + [units] * (len(declared.states) - 1)
         zeros = tuple(x.new_zeros(x.shape[1], width) for width in widths)
         before = tuple(s[d] for s in states) or zeros
-        y, last = sequence(x, before, own, cell, d == 1, lengths)
+        y, last = sequence(x, before, own, declared, d == 1, lengths)
         outputs.append(y)
         lasts.append(last)
     return torch.cat(outputs, dim=-1), [torch.stack(state) for state in zip(*lasts, strict=True)]
@@ -260,7 +266,7 @@ def _packed_layer(
     x: Tensor,
     states: Sequence[Tensor],
     weights: Sequence[Tensor],
-    cell: str,
+    cell: str | Cell,
     bidirectional: bool,
     batch_sizes: Tensor,
 ) -> tuple[Tensor, list[Tensor]]:

@@ -123,3 +123,21 @@ def test_a_cell_names_its_gates_and_states() -> None:
         reference.Cell(reference.gru, 2, ("h",))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"states: expected their names, .* got 'h'"):
         reference.Cell(reference.gru, ("f",), "h")  # type: ignore[arg-type]
+
+
+def test_a_cell_of_ones_own_needs_no_name() -> None:
+    """With a projection, both directions, padded and packed; and the reference keeps no trace."""
+    before = dict(reference.CELLS)
+    own = reference.Cell(reference.lstm, ("i", "f", "g", "o"), ("h", "c"))
+    for packed in (False, True):
+        named, mine = (
+            make_problem(
+                cell, 5, 3, 2, 4, bidirectional=True, proj=3, lengths="draw", packed=packed
+            )
+            for cell in ("lstm", own)
+        )
+        assert (mine.cell, mine.given, named.given) == ("lstm", own, "lstm")
+        expected = evaluate(reference.layer, named)
+        for name, value in evaluate(reference.layer, mine).items():
+            assert torch.equal(value, expected[name]), name
+    assert before == reference.CELLS

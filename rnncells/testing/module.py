@@ -135,7 +135,7 @@ def run_stack(
     x: Tensor,
     states: Sequence[Tensor],
     layers: Sequence[Sequence[Tensor]],
-    cell: str,
+    cell: str | Cell,
     directions: int,
     lengths: Tensor | None,
 ) -> tuple[Tensor, list[Tensor]]:
@@ -145,7 +145,7 @@ def run_stack(
         x, lengths: as for :func:`rnncells.reference.layer`.
         states: none, or each [layers * directions, B, width].
         layers: the weights of each.
-        cell: a name that the reference knows.
+        cell: a name in :data:`rnncells.reference.CELLS`, or a cell of one's own.
         directions: 1 or 2.
 
     Returns:

@@ -7,8 +7,7 @@ implementation is to compute in.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -59,7 +58,8 @@ class Problem:
     ``inputs`` holds ``x``, the initial states and the weights by name, in the order of the
     arguments; ``cotangents`` the gradients of the outputs ``y`` and the last states that the loss
     looks at. ``lengths`` [B] or ``batch_sizes`` [T], int64, are there where the sequences are
-    padded or packed. ``own`` is the cell where it is none of :data:`rnncells.reference.CELLS`.
+    padded or packed. ``cell`` is a name in :data:`rnncells.reference.CELLS`; where it is none of
+    those, ``own`` is the cell and ``cell`` what to call it.
     """
 
     cell: str
@@ -71,9 +71,14 @@ class Problem:
     own: Cell | None = None
 
     @property
+    def given(self) -> str | Cell:
+        """The cell as a run is given it: its name, or one's own itself."""
+        return self.cell if self.own is None else self.own
+
+    @property
     def declared(self) -> Cell:
         """The cell's declaration."""
-        return reference.CELLS[self.cell] if self.own is None else self.own
+        return reference.declaration(self.given)
 
     @property
     def state_names(self) -> list[str]:
@@ -181,7 +186,7 @@ def make_problem(
         ValueError: ``lengths`` are not as above, or ``proj`` is given for a cell that uses its
             hidden state unit by unit.
     """
-    declared = cell if isinstance(cell, Cell) else reference.CELLS[cell]
+    declared = reference.declaration(cell)
     if proj and cell in ("gru", "mgu"):
         raise ValueError(f"proj: {cell} mixes its hidden state unit by unit, so P has to be H")
     generator = torch.Generator().manual_seed(seed)
@@ -209,8 +214,8 @@ def make_problem(
     cotangents = draw_cotangents(
         loss, (T, B, D * P), {state: (D, B, width) for state, width in widths.items()}, uniform
     )
-    own = {"own": cell, "cell": name_of(cell)} if isinstance(cell, Cell) else {"cell": cell}
-    problem = Problem(**own, bidirectional=bidirectional, inputs=inputs, cotangents=cotangents)
+    own = cell if isinstance(cell, Cell) else None
+    problem = Problem(name_of(cell), bidirectional, inputs, cotangents, own=own)
     if lengths is None and not packed:
         return problem
     found = draw_lengths(T, B, seed) if lengths is None or lengths == "draw" else lengths
@@ -313,8 +318,8 @@ def evaluate(
 
     Args:
         run: an implementation with the signature of :func:`rnncells.reference.layer`. It is given
-            ``lengths`` and ``batch_sizes`` only where the problem has one of them. A cell of one's
-            own is known to the reference, by the problem's name of it, while ``run`` runs.
+            ``lengths`` and ``batch_sizes`` only where the problem has one of them, and as ``cell``
+            a name, or the :class:`rnncells.reference.Cell` where that is one's own.
         problem: its arguments.
         dtype: what they are converted to first.
         wrt: the names of the inputs that require a gradient; all by default, none for the forward
@@ -334,16 +339,15 @@ def evaluate(
                 raise ValueError(f"{name} has values that {dtype} lacks; use problem.rounded")
     for name in wanted:
         inputs[name].requires_grad_()
-    with known(problem.cell, problem.own):
-        outputs = call(run, problem, inputs)
-        found = {name: value.detach() for name, value in outputs.items()}
-        if wanted:
-            grads = torch.autograd.grad(
-                [outputs[name] for name in problem.cotangents],
-                [inputs[name] for name in wanted],
-                [cast(value, dtype) for value in problem.cotangents.values()],
-            )
-            found |= {f"grad {name}": grad for name, grad in zip(wanted, grads, strict=True)}
+    outputs = call(run, problem, inputs)
+    found = {name: value.detach() for name, value in outputs.items()}
+    if wanted:
+        grads = torch.autograd.grad(
+            [outputs[name] for name in problem.cotangents],
+            [inputs[name] for name in wanted],
+            [cast(value, dtype) for value in problem.cotangents.values()],
+        )
+        found |= {f"grad {name}": grad for name, grad in zip(wanted, grads, strict=True)}
     return found
 
 
@@ -354,35 +358,18 @@ def call(run: Runner, problem: Problem, inputs: Mapping[str, Tensor]) -> dict[st
         inputs["x"],
         [inputs[name] for name in problem.state_names],
         [inputs[name] for name in problem.weight_names],
-        problem.cell,
+        problem.given,
         problem.bidirectional,
         *((problem.lengths, problem.batch_sizes) if uneven else ()),
     )
     return dict(zip(problem.output_names, (y, *last), strict=True))
 
 
-def name_of(cell: Cell) -> str:
-    """A name for a cell of one's own; its dot keeps it apart from those of the reference."""
-    step = cell.step
-    name = getattr(step, "__qualname__", type(step).__qualname__)
-    return f"{getattr(step, '__module__', 'own')}.{name}"
-
-
-@contextmanager
-def known(name: str, own: Cell | None) -> Iterator[None]:
-    """Makes a cell of one's own known to the reference, which looks cells up by their names."""
-    if own is None:
-        yield
-        return
-    before = reference.CELLS.get(name)
-    reference.CELLS[name] = own
-    try:
-        yield
-    finally:
-        if before is None:
-            del reference.CELLS[name]
-        else:
-            reference.CELLS[name] = before
+def name_of(cell: str | Cell) -> str:
+    """What to call a cell: its name, or for one's own that of its step."""
+    if isinstance(cell, str):
+        return cell
+    return getattr(cell.step, "__name__", type(cell.step).__name__)
 
 
 def torch_layer(

@@ -35,9 +35,7 @@ from rnncells.testing.problem import (
     call,
     draw_cotangents,
     draw_lengths,
-    known,
     make_problem,
-    name_of,
 )
 
 Run = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
@@ -172,10 +170,9 @@ class ModuleSubject:
             )
 
         def specification(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            name, layers = name_of(self.cell), layers_of(self.parameters(twin))
-            with known(name, self.cell):
-                x, own = given["x"], before(given)
-                return named(*run_stack(x, own, layers, name, structure.directions, lengths))
+            layers = layers_of(self.parameters(twin))
+            x, own = given["x"], before(given)
+            return named(*run_stack(x, own, layers, self.cell, structure.directions, lengths))
 
         return Trial(
             inputs,
@@ -254,12 +251,10 @@ class FunctionSubject:
             problem = problem.rounded(case.dtype)
 
         def run(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            with known(problem.cell, problem.own):
-                return call(self.layer, problem, given)
+            return call(self.layer, problem, given)
 
         def specification(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            with known(problem.cell, problem.own):
-                return call(reference.layer, problem, given)
+            return call(reference.layer, problem, given)
 
         return Trial(
             problem.inputs,

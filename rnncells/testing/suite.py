@@ -23,7 +23,7 @@ from rnncells.testing.case import (
 )
 from rnncells.testing.compare import Raised, run_case
 from rnncells.testing.module import Call, Parameters, torch_parameters
-from rnncells.testing.problem import Loss
+from rnncells.testing.problem import Loss, name_of
 from rnncells.testing.report import Report, Row
 from rnncells.testing.subject import FunctionSubject, ModuleSubject, Subject
 
@@ -174,9 +174,8 @@ def parity_report(
     }
     which = repr(reference) if isinstance(reference, str) else "reference"
     words = [f"layer, {which}", *(f"{k}={v}" for k, v in told.items() if v), "cases=[{case!r}]"]
-    name = reference if isinstance(reference, str) else getattr(reference.step, "__name__", "own")
     return Report(
-        f"{subject.title} against {name}",
+        f"{subject.title} against {name_of(reference)}",
         rows,
         list(left_out),
         f"parity_report({', '.join(words)})",
