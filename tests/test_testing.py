@@ -5,6 +5,8 @@ from __future__ import annotations
 import doctest
 import itertools
 import math
+import re
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.nn.utils import parametrizations
+from torch.nn.utils.rnn import pad_packed_sequence
 
 import rnncells
 import rnncells.testing
@@ -330,15 +333,137 @@ def test_a_wrong_dtype_is_found() -> None:
     assert {row.note for row in report.failures} >= {"torch.float32, expected torch.float16"}
 
 
-def test_a_wrong_shape_is_found() -> None:
-    class Short(nn.GRU):
+class Shaped(nn.LSTM):
+    """An LSTM whose outputs are given otherwise, and whose backward is never to be run."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        y, (h, c) = super().forward(input, hx)
+        assert y.requires_grad
+        y.register_hook(self.refuse)
+        return self.given(y, h, c)
+
+    def refuse(self, grad: Tensor) -> Tensor:
+        raise AssertionError("a backward pass after a wrong shape")
+
+    def given(self, y: Tensor, h: Tensor, c: Tensor) -> Any:
+        raise NotImplementedError
+
+
+def shaped(given: Callable[[Tensor, Tensor, Tensor], Any]) -> type[Shaped]:
+    return type("Shaped", (Shaped,), {"given": lambda self, y, h, c: given(y, h, c)})
+
+
+# With T=3, B=2, I=4, H=5, two layers: what is given for y, h, c, and what is to be said of it.
+SHAPES: dict[str, tuple[Callable[[Tensor, Tensor, Tensor], Any], str]] = {
+    "batch first": (
+        lambda y, h, c: (y.transpose(0, 1), (h, c)),
+        "y has shape [2, 3, 5], expected [3, 2, 5] (its first two dimensions are exchanged)",
+    ),
+    "transposed": (
+        lambda y, h, c: (y.mT, (h, c)),
+        "y has shape [3, 5, 2], expected [3, 2, 5] (its dimensions are in another order)",
+    ),
+    "one step short": (
+        lambda y, h, c: (y[1:], (h, c)),
+        "y has shape [2, 2, 5], expected [3, 2, 5]",
+    ),
+    "no c_n": (lambda y, h, c: (y, h), "c_n is missing, expected shape [2, 2, 5]"),
+    "no layers": (
+        lambda y, h, c: (y, (h[:, 0], c)),
+        "h_n has shape [2, 5], expected [2, 2, 5] (its first dimension is missing)",
+    ),
+    "one layer": (
+        lambda y, h, c: (y, (h[1:], c[1:])),
+        "h_n has shape [1, 2, 5], expected [2, 2, 5]; c_n has shape [1, 2, 5], expected [2, 2, 5]",
+    ),
+    "a state too many": (lambda y, h, c: (y, (h, c, c)), "3 last states, expected 2"),
+    "a nested state": (
+        lambda y, h, c: (y, ((h, c), c)),
+        "h_n is a tuple, expected a tensor of shape [2, 2, 5]",
+    ),
+    "no states": (
+        lambda y, h, c: y,
+        "expected two values, y and the last states, got a Tensor of shape [3, 2, 5]",
+    ),
+    "apart": (
+        lambda y, h, c: (y, h, c),
+        "expected two values, y and the last states, got 3 values",
+    ),
+}
+
+
+@pytest.mark.parametrize(("given", "said"), SHAPES.values(), ids=list(SHAPES))
+def test_wrong_shapes_are_said_first(given: Any, said: str) -> None:
+    layer = shaped(given)(4, 5, num_layers=2)
+    report = parity_report(layer, "lstm", sizes=[(3, 2)], lengths=["full"])
+    assert {(row.tensor, row.note) for row in report.rows} == {("shape", said)}
+    assert not report.passed
+    count = len(report.cases)
+    assert str(report).splitlines()[1] == (
+        f"wrong shapes in {count} of {count} cases, of which nothing else was compared: {said}, "
+        f"in {report.cases[0]}"
+    )
+    assert said in report.table()
+
+
+def test_other_cases_than_those_of_a_wrong_shape_are_compared() -> None:
+    """With T = 1 there is nothing to exchange in one sequence."""
+
+    class BatchFirst(nn.GRU):
         def forward(self, input: Any, hx: Any = None) -> Any:
             y, h = super().forward(input, hx)
-            return y[1:], h
+            return y.transpose(0, 1), h
 
-    report = parity_report(Short(3, 5), "gru", lengths=["full"], losses=["last"])
-    assert found(report) == {"y"}
-    assert "shape [2, 2, 5], expected [3, 2, 5]" in {row.note for row in report.failures}
+    report = parity_report(BatchFirst(3, 5), "gru", sizes=[(1, 1), (3, 2)], lengths=["full"])
+    assert found(report) == {"shape"}
+    assert {case.T for case in report.cases if len(report.of(case)) == 1} == {3}
+    assert {row.tensor for row in report.rows if row.case.T == 1} >= {"y", "h_n", "grad x"}
+    assert [line[:4] for line in str(report).splitlines()[:2]] == ["Batc", "wron"]
+
+
+def test_shapes_are_said_in_the_layout_of_the_layer() -> None:
+    class TimeFirst(nn.GRU):
+        def forward(self, input: Any, hx: Any = None) -> Any:
+            y, h = super().forward(input, hx)
+            return y.transpose(0, 1), h
+
+    layer = TimeFirst(3, 5, batch_first=True)
+    report = parity_report(layer, "gru", sizes=[(3, 2)], lengths=["full"])
+    assert {row.note for row in report.rows} == {
+        "y has shape [3, 2, 5], expected [2, 3, 5] (its first two dimensions are exchanged)"
+    }
+
+
+def test_a_padded_output_of_packed_sequences_is_a_wrong_shape() -> None:
+    class Padded(nn.GRU):
+        def forward(self, input: Any, hx: Any = None) -> Any:
+            y, h = super().forward(input, hx)
+            return (y if isinstance(y, Tensor) else pad_packed_sequence(y)[0]), h
+
+    report = parity_report(Padded(3, 5), "gru", sizes=[(3, 2)], losses=["last"])
+    assert {row.note for row in report.failures} == {
+        "y is a Tensor of shape [3, 2, 5], expected a PackedSequence, as the input is one"
+    }
+    assert in_kinds(report) == {"packed", "sorted"}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_function_of_wrong_shapes(packed: bool) -> None:
+    def short(*arguments: Any) -> Any:
+        y, last = reference.layer(*arguments)
+        return y[1:], last
+
+    def function(x: Any, states: Any, weights: Any, *others: Any) -> Any:
+        return short(x, states, weights, *others)
+
+    problem = make_problem("lstm", 3, 2, 4, 6, bidirectional=True, proj=5, packed=packed)
+    rows = [*problem.inputs["x"].shape[:-1]]
+    wanted, got = [*rows, 10], [rows[0] - 1, *rows[1:], 10]
+    with pytest.raises(ValueError, match=re.escape(f"y has shape {got}, expected {wanted}")):
+        evaluate(short, problem)
+    kind: Lengths = "packed" if packed else "full"
+    report = parity_report(function, "lstm", sizes=[(3, 2, 4, 6)], lengths=[kind])
+    assert found(report) == {"shape"}
 
 
 def test_a_layer_that_raises_is_reported_and_the_cause_kept() -> None:

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.rnn import RNNBase
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from rnncells import reference
 from rnncells.reference import Cell
 from rnncells.testing.case import Lengths
 from rnncells.testing.problem import LayerShape
+from rnncells.testing.shapes import Shapes, WrongShape, named_outputs, told
 
 Weights = Sequence[Tensor] | Sequence[Sequence[Tensor]]
 Parameters = Callable[[Any], Weights]
@@ -119,6 +120,20 @@ class Structure:
             for widths in self.widths
         ]
 
+    def output_shapes(self, steps: int, batch: int) -> dict[str, tuple[int, ...]]:
+        """The shapes of the outputs of the stack, by their names.
+
+        Raises:
+            ValueError: the layers differ in their hidden sizes.
+        """
+        widths = self.state_widths()
+        stack = len(self.widths) * self.directions
+        last = {
+            f"{state}_n": (stack, batch, width)
+            for state, width in zip(self.cell.states, widths, strict=True)
+        }
+        return {"y": (steps, batch, self.directions * widths[0]), **last}
+
     def state_widths(self) -> list[int]:
         """The size of each state, the same in all layers.
 
@@ -165,11 +180,15 @@ def call_module(
     states: list[Tensor] | None,
     lengths: Tensor | None,
     kind: Lengths,
-) -> tuple[Tensor, Sequence[Tensor]]:
-    """Calls a module as torch.nn's layers are called.
+    shapes: Shapes,
+) -> dict[str, Tensor]:
+    """The outputs by name of a module that is called as torch.nn's layers are.
 
     ``module(input, hx)`` gives ``y, last``, where several states are a tuple and one is a tensor;
     ``batch_first`` is read off the module. ``x`` here is [T, B, I], and so is the ``y`` returned.
+
+    Raises:
+        WrongShape: the outputs are not of ``shapes``.
     """
     hx: Any = None
     if states is not None:
@@ -177,14 +196,22 @@ def call_module(
     if kind in ("packed", "sorted"):
         assert lengths is not None
         packed = pack_padded_sequence(x, lengths.cpu(), enforce_sorted=kind == "sorted")
-        y, last = module(packed, hx)
-        y, _ = pad_packed_sequence(y, total_length=x.shape[0])
-    else:
-        batch_first = bool(getattr(module, "batch_first", False))
-        x = x.transpose(0, 1) if batch_first else x
-        y, last = module(x, hx) if lengths is None else module(x, hx, lengths=lengths)
-        y = y.transpose(0, 1) if batch_first else y
-    return y, [last] if isinstance(last, Tensor) else list(last)
+        return named_outputs(_padded(module(packed, hx), x.shape[0]), shapes)
+    options = {} if lengths is None else {"lengths": lengths}
+    if not getattr(module, "batch_first", False):
+        return named_outputs(module(x, hx, **options), shapes)
+    steps, rows, width = shapes["y"]
+    own = {**shapes, "y": (rows, steps, width)}  # what is said of a shape is said in its layout
+    outputs = named_outputs(module(x.transpose(0, 1), hx, **options), own)
+    return outputs | {"y": outputs["y"].transpose(0, 1)}
+
+
+def _padded(result: Any, steps: int) -> Any:
+    """What a module gave for packed sequences, with its sequence padded."""
+    y, *rest = result if isinstance(result, (tuple, list)) else [result]
+    if not isinstance(y, PackedSequence):
+        raise WrongShape(f"y is {told(y)}, expected a PackedSequence, as the input is one")
+    return (pad_packed_sequence(y, total_length=steps)[0], *rest)
 
 
 def kinds_of_lengths(module: nn.Module) -> list[Lengths]:

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from rnncells import reference
 from rnncells.reference import Cell
+from rnncells.testing.shapes import Shapes, named_outputs
 
 Runner = Callable[..., tuple[Tensor, Sequence[Tensor]]]
 Loss = Literal["y", "last", "both", "sum", "positive"]
@@ -94,6 +95,21 @@ class Problem:
         return ["y", *(f"{state}_n" for state in self.declared.states)]
 
     @property
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the outputs, by their names."""
+        shape = self.shape
+        y = (*self.inputs["x"].shape[:-1], shape.directions * shape.outputs)
+        others = [shape.units] * (len(self.declared.states) - 1)
+        last = [(shape.directions, self.batch, width) for width in (shape.outputs, *others)]
+        return dict(zip(self.output_names, (y, *last), strict=True))
+
+    @property
+    def batch(self) -> int:
+        """The number of sequences."""
+        packed = self.batch_sizes
+        return self.inputs["x"].shape[1] if packed is None else int(packed[0])
+
+    @property
     def shape(self) -> LayerShape:
         """The layer's sizes."""
         x, weight, recurrent = (self.inputs[name] for name in ("x", "w_ih", "w_hh"))
@@ -123,8 +139,7 @@ class Problem:
 
     def __str__(self) -> str:
         shape, packed = self.shape, self.batch_sizes
-        words = [self.cell, f"T={shape.steps}"]
-        words.append(f"B={self.inputs['x'].shape[1] if packed is None else int(packed[0])}")
+        words = [self.cell, f"T={shape.steps}", f"B={self.batch}"]
         words += [f"I={shape.inputs}", f"H={shape.units}"]
         words += [f"P={shape.outputs}"] if shape.projected else []
         words += ["bidirectional"] if self.bidirectional else []
@@ -211,11 +226,10 @@ def make_problem(
     if cell == "rnn_relu" and not kinks:
         _drive_units(inputs, I, H)
 
-    cotangents = draw_cotangents(
-        loss, (T, B, D * P), {state: (D, B, width) for state, width in widths.items()}, uniform
-    )
     own = cell if isinstance(cell, Cell) else None
-    problem = Problem(name_of(cell), bidirectional, inputs, cotangents, own=own)
+    problem = Problem(name_of(cell), bidirectional, inputs, {}, own=own)
+    cotangents = draw_cotangents(loss, problem.output_shapes, uniform)
+    problem = replace(problem, cotangents=cotangents)
     if lengths is None and not packed:
         return problem
     found = draw_lengths(T, B, seed) if lengths is None or lengths == "draw" else lengths
@@ -223,27 +237,21 @@ def make_problem(
 
 
 def draw_cotangents(
-    loss: Loss,
-    y: tuple[int, ...],
-    states: Mapping[str, tuple[int, ...]],
-    uniform: Callable[..., Tensor],
+    loss: Loss, shapes: Shapes, uniform: Callable[..., Tensor]
 ) -> dict[str, Tensor]:
     """The gradients of the outputs that a loss looks at, by the outputs' names.
 
     Args:
         loss: see :func:`make_problem`.
-        y: the shape of the sequence.
-        states: the shape of each last state.
+        shapes: of the outputs: the sequence ``y``, and each last state.
         uniform: draws a tensor of a shape, from -1 to 1.
     """
     if loss == "sum":
-        return {"y": torch.ones((), dtype=torch.float64).expand(y)}
+        return {"y": torch.ones((), dtype=torch.float64).expand(shapes["y"])}
     if loss == "positive":
-        return {"y": 1 + uniform(*y) / 2}
-    drawn = {"y": uniform(*y)} if loss in ("y", "both") else {}
-    if loss in ("last", "both"):
-        drawn |= {f"{state}_n": uniform(*shape) for state, shape in states.items()}
-    return drawn
+        return {"y": 1 + uniform(*shapes["y"]) / 2}
+    looked_at = [name for name in shapes if loss == "both" or (loss == "y") == (name == "y")]
+    return {name: uniform(*shapes[name]) for name in looked_at}
 
 
 def _drive_units(inputs: dict[str, Tensor], I: int, H: int) -> None:
@@ -329,7 +337,8 @@ def evaluate(
         ``y``, ``h_n`` (and ``c_n``), and ``grad <name>`` for each input in ``wrt``; detached.
 
     Raises:
-        ValueError: the dtype has 16 bits and cannot represent the problem's values.
+        ValueError: the dtype has 16 bits and cannot represent the problem's values; or the outputs
+            of ``run`` are of wrong shapes, which the message names.
     """
     wanted = list(problem.inputs) if wrt is None else [n for n in problem.inputs if n in wrt]
     inputs = {name: cast(value, dtype) for name, value in problem.inputs.items()}
@@ -354,7 +363,7 @@ def evaluate(
 def call(run: Runner, problem: Problem, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The outputs by name of ``run`` on ``inputs``, which stand for the problem's."""
     uneven = problem.lengths is not None or problem.batch_sizes is not None
-    y, last = run(
+    result = run(
         inputs["x"],
         [inputs[name] for name in problem.state_names],
         [inputs[name] for name in problem.weight_names],
@@ -362,7 +371,7 @@ def call(run: Runner, problem: Problem, inputs: Mapping[str, Tensor]) -> dict[st
         problem.bidirectional,
         *((problem.lengths, problem.batch_sizes) if uneven else ()),
     )
-    return dict(zip(problem.output_names, (y, *last), strict=True))
+    return named_outputs(result, problem.output_shapes)
 
 
 def name_of(cell: str | Cell) -> str:

@@ -17,7 +17,8 @@ class Row:
     Attributes:
         case: what the layer was run on.
         tensor: ``y``, ``h_n`` and so on, ``grad <input, state or parameter>``; or ``call`` where
-            the layer raised.
+            the layer raised; or ``shape`` where its outputs are of wrong shapes, and nothing else
+            of the case was compared.
         error: max|difference| by the size of the terms; infinite where the shape, the dtype or the
             device is another, a value is not finite, or there is no such tensor.
         limit: what the error may be.
@@ -46,6 +47,10 @@ class Row:
             f"{mark:4}  {self.tensor:28} {self.error:10.2e} {self.limit:10.2e} "
             f"{self.share:10.2g}  {self.note}"
         ).rstrip()
+
+
+def _badness(row: Row) -> tuple[bool, float]:
+    return row.failed, row.share
 
 
 HEAD = f"      {'tensor':28} {'error':>10} {'limit':>10} {'of limit':>10}"
@@ -84,7 +89,7 @@ class Report:
     @property
     def worst(self) -> Row:
         """The row whose error is the largest part of its limit; ValueError where there is none."""
-        return max(self.rows, key=lambda row: (row.failed, row.share))
+        return max(self.rows, key=_badness)
 
     @property
     def cases(self) -> list[Case]:
@@ -106,6 +111,20 @@ class Report:
     def _full(self, case: Case) -> list[str]:
         return ["", str(case), HEAD, *(str(row) for row in self.of(case))]
 
+    def _wrong_shapes(self) -> list[str]:
+        """In a line, what the first wrong shapes are."""
+        wrong = [row for row in self.rows if row.tensor == "shape"]
+        count = f"{len(wrong)} of {len(self.cases)} cases, of which nothing else was compared"
+        return [f"wrong shapes in {count}: {row.note}, in {row.case}" for row in wrong[:1]]
+
+    def _worst(self) -> list[str]:
+        """The worst case of each tensor."""
+        lines = []
+        for name in dict.fromkeys(row.tensor for row in self.rows if row.tensor != "shape"):
+            worst = max((row for row in self.rows if row.tensor == name), key=_badness)
+            lines.append(f"{worst}  {worst.case}")
+        return ["", f"{HEAD}  worst case", *lines] if lines else []
+
     def __str__(self) -> str:
         failing = list(dict.fromkeys(row.case for row in self.failures))
         if not self.rows:
@@ -115,12 +134,7 @@ class Report:
         else:
             verdict = f"{len(self.cases)} cases, {len(self.rows)} tensors, all within their limits"
         lines = [f"{self.title}: {verdict}"]
-        if self.rows:
-            lines += ["", f"{HEAD}  worst case"]
-            for name in dict.fromkeys(row.tensor for row in self.rows):
-                own = [row for row in self.rows if row.tensor == name]
-                worst = max(own, key=lambda row: (row.failed, row.share))
-                lines.append(f"{worst}  {worst.case}")
+        lines += [*self._wrong_shapes(), *self._worst()]
         lines += ["", *(f"left out: {line}" for line in self.left_out)] if self.left_out else []
         for case in failing[: self.shown]:
             lines += [*self._full(case), f"reproduce: {self.reproduce(case)}"]

@@ -37,6 +37,7 @@ from rnncells.testing.problem import (
     draw_lengths,
     make_problem,
 )
+from rnncells.testing.shapes import named_outputs
 
 Run = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
@@ -127,8 +128,7 @@ class ModuleSubject:
         twin.to(dtype=case.dtype).to("cpu", torch.float64)
         check_dropout(module)
         structure = Structure.of(layers_of(self.parameters(twin)), self.cell)
-        stack, widths = len(structure.widths) * structure.directions, structure.state_widths()
-        outputs = structure.directions * widths[0]
+        shapes = structure.output_shapes(case.T, case.B)
 
         generator = torch.Generator().manual_seed(case.seed)
 
@@ -140,9 +140,8 @@ class ModuleSubject:
         T, B, states = case.T, case.B, self.cell.states
         inputs = {"x": uniform(T, B, structure.widths[0][0], bound=math.sqrt(3))}
         if case.states:
-            inputs |= {f"{s}_0": uniform(stack, B, w) for s, w in zip(states, widths, strict=True)}
-        last = {state: (stack, B, width) for state, width in zip(states, widths, strict=True)}
-        cotangents = draw_cotangents(case.loss, (T, B, outputs), last, uniform)
+            inputs |= {f"{state}_0": uniform(*shapes[f"{state}_n"]) for state in states}
+        cotangents = draw_cotangents(case.loss, shapes, uniform)
 
         lengths = outside = None
         if case.lengths != "full":
@@ -153,26 +152,21 @@ class ModuleSubject:
             outside = torch.arange(T).unsqueeze(1) >= lengths
             inputs["x"].masked_fill_(outside.unsqueeze(2), self.padding)
 
-        def named(y: Tensor, last: Any) -> dict[str, Tensor]:
-            if len(last) != len(states):
-                raise ValueError(f"{len(states)} last states {states} wanted, got {len(last)}")
-            return {"y": y} | {f"{s}_n": v for s, v in zip(states, last, strict=True)}
-
         def before(given: Mapping[str, Tensor]) -> list[Tensor]:
             return [given[f"{state}_0"] for state in states] if case.states else []
 
         def run(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
             device = None if lengths is None else lengths.to(case.device)
+            x, own = given["x"], before(given) or None
             if self.call is not None:
-                return named(*self.call(module, given["x"], before(given) or None, device))
-            return named(
-                *call_module(module, given["x"], before(given) or None, device, case.lengths)
-            )
+                return named_outputs(self.call(module, x, own, device), shapes)
+            return call_module(module, x, own, device, case.lengths, shapes)
 
         def specification(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
             layers = layers_of(self.parameters(twin))
             x, own = given["x"], before(given)
-            return named(*run_stack(x, own, layers, self.cell, structure.directions, lengths))
+            stack = run_stack(x, own, layers, self.cell, structure.directions, lengths)
+            return named_outputs(stack, shapes)
 
         return Trial(
             inputs,
