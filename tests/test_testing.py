@@ -421,6 +421,14 @@ def test_other_cases_than_those_of_a_wrong_shape_are_compared() -> None:
     assert [line[:4] for line in str(report).splitlines()[:2]] == ["Batc", "wron"]
 
 
+def test_the_wrong_shapes_that_show_most_are_said() -> None:
+    layer = shaped(lambda y, h, c: (y.transpose(0, 1), h))(3, 5)
+    report = parity_report(layer, "lstm", sizes=[(1, 1), (3, 2)], lengths=["full"])
+    assert {case.T for case in report.cases[:1]} == {1}
+    said = "y has shape [2, 3, 5], expected [3, 2, 5] (its first two dimensions are exchanged); c_n"
+    assert said in str(report).splitlines()[1]
+
+
 def test_shapes_are_said_in_the_layout_of_the_layer() -> None:
     class TimeFirst(nn.GRU):
         def forward(self, input: Any, hx: Any = None) -> Any:
@@ -563,7 +571,13 @@ LAYERS: dict[str, tuple[Any, str]] = {
 def test_layers(name: str, dtype: torch.dtype) -> None:
     layer, cell = LAYERS[name]
     report = assert_layer_parity(layer, reference=cell, dtypes=[dtype])
-    assert not report.left_out
+    left_out = {str(each) for each in report.left_out}
+    assert left_out == {
+        "proj_size=2 with H=1: a projection is narrower than the hidden size"
+        if cell == "lstm"
+        else "proj_size: only an LSTM is held with a projection",
+        *([] if name.startswith("ours") else ["padded: forward takes no lengths"]),
+    }
     kinds = {"full", "packed", "sorted"} | ({"padded"} if name.startswith("ours") else set())
     assert {case.lengths for case in report.cases} == kinds
     told = {name for case in report.cases for name in case.options}
@@ -643,7 +657,7 @@ def test_the_cases_have_every_pair(sized: bool) -> None:
     cases = list(
         draw_up(
             [(*s, *w) for s, w in zip(SIZES, WIDTHS, strict=True)] if sized else SIZES,
-            known_options(nn.GRU, "gru") if sized else [{}],
+            known_options(nn.GRU, "GRU", "gru")[0] if sized else [{}],
             [torch.float32, torch.float64],
             ["cpu"],
             ["full", "packed", "sorted"],
@@ -912,22 +926,152 @@ def test_a_case_is_checked(options: dict[str, Any]) -> None:
         Case(**{"T": 1, "B": 1} | options)
 
 
-def test_what_a_layer_refuses() -> None:
-    class Stubborn(nn.GRU):
+# What is left out
+
+
+def left_out(report: Report) -> list[str]:
+    return [str(each) for each in report.left_out]
+
+
+def said_to_be_left_out(report: Report) -> list[str]:
+    lines = str(report).splitlines()
+    return [line.removeprefix("left out: ") for line in lines if line.startswith("left out: ")]
+
+
+def refusing(refused: Callable[[nn.GRU, Any], bool]) -> type[nn.GRU]:
+    """A GRU that implements no input of some kind."""
+
+    class Refusing(nn.GRU):
         def forward(self, input: Any, hx: Any = None) -> Any:
-            if not isinstance(input, Tensor):
-                raise NotImplementedError("no packs here")
+            if refused(self, input):
+                raise NotImplementedError("not this\nand more")
             return super().forward(input, hx)
 
-    report = assert_layer_parity(Stubborn(3, 5), "gru")
-    assert report.left_out == [
-        "packed: NotImplementedError: no packs here",
-        "sorted: NotImplementedError: no packs here",
+    return Refusing
+
+
+def is_packed(input: Any) -> bool:
+    return not isinstance(input, Tensor)
+
+
+def test_options_and_lengths_that_a_layer_does_not_take() -> None:
+    report = assert_layer_parity(Coupled, COUPLED, parameters=lambda m: [m.w, m.u])
+    takes = "Coupled takes no such option"
+    is_none = "Coupled is none of torch.nn's layers, nor a subclass of theirs"
+    assert left_out(report) == [
+        f"bidirectional: {takes}",
+        f"bias: {takes}",
+        f"num_layers: {takes}",
+        "proj_size: only an LSTM is held with a projection",
+        "padded: forward takes no lengths",
+        f"packed: {is_none}",
+        f"sorted: {is_none}",
     ]
-    assert "left out: packed" in str(report)
-    asked = parity_report(Stubborn(3, 5), "gru", lengths=["full", "packed"])
+    assert said_to_be_left_out(report) == [
+        f"bidirectional, bias, num_layers: {takes}",
+        "proj_size: only an LSTM is held with a projection",
+        "padded: forward takes no lengths",
+        f"packed, sorted: {is_none}",
+    ]
+    for line in left_out(report):
+        assert f"left out: {line}" in report.table().splitlines()
+
+
+def test_what_was_asked_for_is_all_that_is_told() -> None:
+    report = assert_layer_parity(Coupled, COUPLED, parameters=lambda m: [m.w, m.u],
+                                 options=[{}], lengths=["full"])  # fmt: skip
+    assert report.left_out == []
+    assert "left out" not in str(report) + report.table()
+
+
+def test_an_option_less_leaves_the_others() -> None:
+    class OneWay(nn.LSTM):
+        def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1) -> None:
+            super().__init__(input_size, hidden_size, num_layers)
+
+    report = assert_layer_parity(OneWay, "lstm", lengths=["full"])
+    assert {case.options_told for case in report.cases} == {"", "num_layers=2"}
+    assert said_to_be_left_out(report) == [
+        f"bidirectional, bias, proj_size: {OneWay.__qualname__} takes no such option"
+    ]
+
+
+def test_lengths_that_a_layer_refuses() -> None:
+    layer = refusing(lambda layer, input: is_packed(input))(3, 5)
+    report = assert_layer_parity(layer, "gru")
+    reason = "NotImplementedError: not this"
+    assert left_out(report)[1:] == [f"packed: {reason}", f"sorted: {reason}"]
+    assert said_to_be_left_out(report)[1:] == [f"packed, sorted: {reason} (16 cases)"]
+    refused = [case for each in report.left_out for case in each.cases]
+    assert {case.lengths for case in refused} == {"packed", "sorted"}
+    assert len(set(refused)) == 16
+    assert all(f"  {case}" in report.table().splitlines() for case in refused)
+    asked = parity_report(layer, "gru", lengths=["full", "packed"])
+    assert not asked.left_out
     assert found(asked) == {"call"}
     assert in_kinds(asked) == {"packed"}
+
+
+def test_an_option_that_a_layer_refuses() -> None:
+    layer = refusing(lambda layer, input: layer.bidirectional)
+    given: dict[str, Any] = {"sizes": FEW[1:], "lengths": ["full"]}
+    report = assert_layer_parity(layer, "gru", **given)
+    assert {case.options_told for case in report.cases} == {"", "bias=False"}
+    refused = "bidirectional=True, num_layers=2 bidirectional=True: NotImplementedError: not this"
+    assert f"{refused} (8 cases)" in said_to_be_left_out(report)
+    asked = parity_report(layer, "gru", options=[{}, {"bidirectional": True}], **given)
+    assert {row.case.options_told for row in asked.failures} == {"bidirectional=True"}
+
+
+def test_what_a_layer_does_not_take_together() -> None:
+    layer = refusing(lambda layer, input: is_packed(input) and not layer.bias)
+    report = assert_layer_parity(layer, "gru", sizes=FEW[1:2])
+    assert "bias=False packed, bias=False sorted: NotImplementedError: not this (4 cases)" in (
+        said_to_be_left_out(report)
+    )
+
+
+def test_a_dtype_that_a_layer_refuses() -> None:
+    layer = refusing(lambda layer, input: not is_packed(input) and input.dtype == torch.float64)
+    whole = refusing(lambda layer, input: layer.weight_ih_l0.dtype == torch.float64)(3, 5)
+    report = assert_layer_parity(whole, "gru")
+    assert {case.dtype for case in report.cases} == {torch.float32}
+    assert "float64: NotImplementedError: not this (12 cases)" in said_to_be_left_out(report)
+    asked = parity_report(whole, "gru", dtypes=EXACT)
+    assert {row.case.dtype for row in asked.failures} == {torch.float64}
+    # What is refused of the plainest cases alone is no dtype, and a failure.
+    assert found(parity_report(layer(3, 5), "gru")) == {"call"}
+
+
+def test_a_layer_that_refuses_everything_fails() -> None:
+    with pytest.raises(AssertionError, match="24 of 24 cases FAIL") as raised:
+        assert_layer_parity(refusing(lambda layer, input: True)(3, 5), "gru")
+    assert isinstance(raised.value.__cause__, NotImplementedError)
+
+
+def test_what_a_function_or_a_call_does_not_take() -> None:
+    def full(x: Any, states: Any, weights: Any, cell: str, bidirectional: bool) -> Any:
+        return reference.layer(x, states, weights, cell, bidirectional)
+
+    few: dict[str, Any] = {"sizes": FEW[1:2]}
+    name = full.__qualname__
+    assert left_out(assert_layer_parity(full, "mgu", **few)) == [
+        f"num_layers: {name} is one layer",
+        "proj_size: only an LSTM is held with a projection",
+        f"padded: {name} takes no lengths",
+        f"packed: {name} takes no batch_sizes",
+    ]
+    packed = assert_layer_parity(run_layer, "lstm", **few)
+    assert left_out(packed) == [
+        "num_layers: run_layer is one layer",
+        "packed rows without initial states: a function is given initial states with them",
+    ]
+
+    def call(module: nn.GRU, x: Tensor, states: Any, lengths: Any) -> Any:
+        return module(x, None if states is None else states[0])
+
+    called = assert_layer_parity(nn.GRU(3, 5), "gru", call=call)
+    assert left_out(called) == ["padded: call= may heed no lengths; lengths= asks for it"]
 
 
 # The pieces

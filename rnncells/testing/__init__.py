@@ -18,7 +18,8 @@ both directions, no bias, a stack, a projection.
 
 :func:`parity_report` gives the report without raising. It says how far off each tensor is, what
 its limit is and why a case fails; ``print(report)`` shows the worst of each tensor, and the failing
-cases with the call that runs one again; ``report.table()`` shows everything.
+cases with the call that runs one again; ``report.table()`` shows everything. Both say what was left
+out and why: an option, a kind of lengths or a dtype that the layer does not take.
 
 >>> class Forgetful(torch.nn.GRU):  # backward never reaches the last state
 ...     def forward(self, input, hx=None):
@@ -59,7 +60,7 @@ result, the size of the terms that it is summed from, and their limit is its :fu
 derived from the dtype and the length of the sums.
 """
 
-from rnncells.testing.case import Case, Lengths, Options
+from rnncells.testing.case import Case, LeftOut, Lengths, Options
 from rnncells.testing.module import torch_parameters
 from rnncells.testing.problem import (
     TORCH_LAYERS,
@@ -87,6 +88,7 @@ __all__ = [
     "TORCH_LAYERS",
     "Case",
     "LayerShape",
+    "LeftOut",
     "Lengths",
     "Loss",
     "Options",

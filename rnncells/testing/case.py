@@ -71,11 +71,39 @@ class Case:
     def __str__(self) -> str:
         words = [f"T={self.T} B={self.B}"]
         words += [f"I={self.I} H={self.H}"] if self.H else []
-        words += [f"{name}={value}" for name, value in self.options.items()]
-        words += [str(self.dtype).removeprefix("torch."), self.lengths]
+        words += [self.options_told] if self.options else []
+        words += [self.dtype_told, self.lengths]
         words += [] if self.device == "cpu" else [self.device]
         words += ["with states" if self.states else "no states", f"loss={self.loss}"]
         return " ".join(words + ["strided"] * self.strided)
+
+    @property
+    def options_told(self) -> str:
+        """The options in words."""
+        return " ".join(f"{name}={value}" for name, value in self.options.items())
+
+    @property
+    def dtype_told(self) -> str:
+        """The dtype in a word."""
+        return str(self.dtype).removeprefix("torch.")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Something that a layer was not held to.
+
+    Attributes:
+        what: an option, a kind of lengths, a dtype, or some of them together.
+        reason: why it was left out.
+        cases: those that the layer refused; none where no case was drawn up.
+    """
+
+    what: str
+    reason: str
+    cases: tuple[Case, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.reason}"
 
 
 # T, B, and I, H where they can be chosen: one step, a few, more; sizes that fill no vector.
@@ -94,17 +122,37 @@ OPTIONS: tuple[Options, ...] = (
 )
 
 
-def known_options(factory: Callable[..., Any], cell: str, stacks: bool = True) -> list[Options]:
-    """Those of :data:`OPTIONS` that a factory's signature takes; a projection is the LSTM's."""
+def known_options(
+    factory: Callable[..., Any], title: str, cell: str, stacks: bool = True
+) -> tuple[list[Options], list[LeftOut]]:
+    """Those of :data:`OPTIONS` that a factory's signature takes, and those left out.
+
+    Args:
+        factory, title: what makes the layer, and what to call it.
+        cell: its name; a projection is the LSTM's.
+        stacks: whether there may be several layers.
+    """
     parameters = inspect.signature(factory).parameters
     every = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    return [
-        options
+    without: dict[str, str] = {}
+    for name in dict.fromkeys(name for options in OPTIONS for name in options):
+        if name == "proj_size" and cell != "lstm":
+            without[name] = "only an LSTM is held with a projection"
+        elif name == "num_layers" and not stacks:
+            without[name] = f"{title} is one layer"
+        elif not every and name not in parameters:
+            without[name] = f"{title} takes no such option"
+    known = [
+        {name: value for name, value in options.items() if name not in without}
         for options in OPTIONS
-        if all(every or name in parameters for name in options)
-        and (cell == "lstm" or "proj_size" not in options)
-        and (stacks or "num_layers" not in options)
+        if next(iter(options), "") not in without  # the first is what a set is there for
     ]
+    return list(known), [LeftOut(*each) for each in without.items()]
+
+
+def too_narrow(options: Options, size: Sequence[int]) -> bool:
+    """Whether a projection is not below the hidden size of (T, B, I, H)."""
+    return len(size) == 4 and options.get("proj_size", 0) >= size[3]
 
 
 def draw_up(
@@ -125,24 +173,24 @@ def draw_up(
     turns = list(itertools.product(range(len(losses)), range(len(states))))
     every = itertools.product(options, dtypes, devices, sizes)
     for place, (chosen, dtype, device, size) in enumerate(every):
+        if too_narrow(chosen, size):
+            continue
         T, B, *widths = size
         I, H = widths or (0, 0)
-        if H and chosen.get("proj_size", 0) >= H:
-            continue
         for start, kind in enumerate(lengths):
             round_ = place // len(turns)
             loss, given = turns[(place + round_ + start) % len(turns)]
             yield Case(
-                T=T,
-                B=B,
-                I=I,
-                H=H,
-                options=chosen,
-                dtype=dtype,
-                device=device,
-                lengths=kind,
-                states=states[given],
-                loss=losses[loss],
+                T,
+                B,
+                I,
+                H,
+                chosen,
+                dtype,
+                device,
+                kind,
+                states[given],
+                losses[loss],
                 strided=(loss + given + round_) % 2 == 1,
                 seed=seed + place * len(lengths) + start,
             )

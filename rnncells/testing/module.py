@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from rnncells import reference
 from rnncells.reference import Cell
-from rnncells.testing.case import Lengths
+from rnncells.testing.case import LeftOut, Lengths
 from rnncells.testing.problem import LayerShape
 from rnncells.testing.shapes import Shapes, WrongShape, named_outputs, told
 
@@ -214,15 +214,21 @@ def _padded(result: Any, steps: int) -> Any:
     return (pad_packed_sequence(y, total_length=steps)[0], *rest)
 
 
-def kinds_of_lengths(module: nn.Module) -> list[Lengths]:
-    """How a module may be given lengths: by keyword where ``forward`` has ``lengths``, packed where
-    it is one of torch.nn's layers or a subclass of theirs."""
+def kinds_of_lengths(module: nn.Module) -> tuple[list[Lengths], list[LeftOut]]:
+    """How a module may be given lengths, and how not: by keyword where ``forward`` has ``lengths``,
+    packed where it is one of torch.nn's layers or a subclass of theirs."""
     kinds: list[Lengths] = ["full"]
+    left_out = []
     if "lengths" in inspect.signature(module.forward).parameters:
         kinds.append("padded")
+    else:
+        left_out.append(LeftOut("padded", "forward takes no lengths"))
     if isinstance(module, RNNBase):
         kinds += ["packed", "sorted"]
-    return kinds
+    else:
+        reason = f"{type(module).__name__} is none of torch.nn's layers, nor a subclass of theirs"
+        left_out += [LeftOut("packed", reason), LeftOut("sorted", reason)]
+    return kinds, left_out
 
 
 def check_dropout(module: nn.Module) -> None:

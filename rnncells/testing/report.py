@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rnncells.testing.case import Case
+from rnncells.testing.case import Case, LeftOut
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,11 @@ def _badness(row: Row) -> tuple[bool, float]:
 HEAD = f"      {'tensor':28} {'error':>10} {'limit':>10} {'of limit':>10}"
 
 
+def said(error: Exception) -> str:
+    """An exception in a line."""
+    return f"{type(error).__name__}: {error}".split("\n")[0]
+
+
 @dataclass(frozen=True)
 class Report:
     """What :func:`rnncells.testing.parity_report` found. ``str`` is the short form for people: each
@@ -64,14 +69,15 @@ class Report:
     Attributes:
         title: what was held against what.
         rows: one for each tensor of each case.
-        left_out: what was not tried and why, a line each.
+        left_out: what it was not held to, and why: options, kinds of lengths and dtypes that it
+            does not take, where nobody asked for them.
         call: a format for the call that runs one case again.
         raised: what the layer raised, in the order of the cases.
     """
 
     title: str
     rows: Sequence[Row]
-    left_out: Sequence[str] = ()
+    left_out: Sequence[LeftOut] = ()
     call: str = "parity_report(layer, cases=[{case!r}])"
     raised: Sequence[Exception] = ()
     shown: ClassVar[int] = 4
@@ -105,17 +111,35 @@ class Report:
         return [row for row in self.rows if row.case is case]
 
     def table(self) -> str:
-        """Every tensor of every case."""
-        return "\n".join([self.title, *(line for case in self.cases for line in self._full(case))])
+        """Every tensor of every case, and everything left out."""
+        lines = [self.title, *(line for case in self.cases for line in self._full(case))]
+        for each in self.left_out:
+            lines += ["", f"left out: {each}", *(f"  {case}" for case in each.cases)]
+        return "\n".join(lines)
+
+    def _gaps(self) -> list[str]:
+        """What was left out, a line for each reason."""
+        reasons: dict[str, list[LeftOut]] = {}
+        for each in self.left_out:
+            reasons.setdefault(each.reason, []).append(each)
+        lines = []
+        for reason, alike in reasons.items():
+            cases = sum(len(each.cases) for each in alike)
+            what = ", ".join(each.what for each in alike)
+            lines.append(f"left out: {what}: {reason}{f' ({cases} cases)' if cases else ''}")
+        return ["", *lines] if lines else []
 
     def _full(self, case: Case) -> list[str]:
         return ["", str(case), HEAD, *(str(row) for row in self.of(case))]
 
     def _wrong_shapes(self) -> list[str]:
-        """In a line, what the first wrong shapes are."""
+        """In a line, the wrong shapes of the case that shows most; with T = B = 1 few show."""
         wrong = [row for row in self.rows if row.tensor == "shape"]
+        if not wrong:
+            return []
+        most = max(wrong, key=lambda row: len(row.note))
         count = f"{len(wrong)} of {len(self.cases)} cases, of which nothing else was compared"
-        return [f"wrong shapes in {count}: {row.note}, in {row.case}" for row in wrong[:1]]
+        return [f"wrong shapes in {count}: {most.note}, in {most.case}"]
 
     def _worst(self) -> list[str]:
         """The worst case of each tensor."""
@@ -134,8 +158,7 @@ class Report:
         else:
             verdict = f"{len(self.cases)} cases, {len(self.rows)} tensors, all within their limits"
         lines = [f"{self.title}: {verdict}"]
-        lines += [*self._wrong_shapes(), *self._worst()]
-        lines += ["", *(f"left out: {line}" for line in self.left_out)] if self.left_out else []
+        lines += [*self._wrong_shapes(), *self._worst(), *self._gaps()]
         for case in failing[: self.shown]:
             lines += [*self._full(case), f"reproduce: {self.reproduce(case)}"]
         if len(failing) > self.shown:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rnncells import reference
 from rnncells.reference import CELLS, Cell
-from rnncells.testing.case import Case, Lengths, Options, known_options
+from rnncells.testing.case import Case, LeftOut, Lengths, Options, known_options
 from rnncells.testing.module import (
     Call,
     Parameters,
@@ -36,6 +36,7 @@ from rnncells.testing.problem import (
     draw_cotangents,
     draw_lengths,
     make_problem,
+    name_of,
 )
 from rnncells.testing.shapes import named_outputs
 
@@ -84,19 +85,20 @@ class ModuleSubject:
             return " ".join(str(self.layer).split())
         return getattr(self.layer, "__qualname__", repr(self.layer))
 
-    def kinds(self) -> list[Lengths]:
-        """How it may be given sequences of unequal lengths."""
+    def kinds(self) -> tuple[list[Lengths], list[LeftOut]]:
+        """How it may be given sequences of unequal lengths, and how not."""
         if self.call is not None:
-            return ["full"]
+            return ["full"], [LeftOut("padded", "call= may heed no lengths; lengths= asks for it")]
         if isinstance(self.layer, nn.Module):
             return kinds_of_lengths(self.layer)
         return kinds_of_lengths(self._build(2, 3, {}, 0))
 
-    def options(self) -> list[Options]:
-        """The options that it knows."""
+    def options(self) -> tuple[list[Options], list[LeftOut]]:
+        """The options that it knows, and those that it does not."""
         if isinstance(self.layer, nn.Module):
-            return [{}]
-        return known_options(self.layer, "lstm" if self.cell is CELLS["lstm"] else "")
+            return [{}], []  # its own
+        cell = "lstm" if self.cell is CELLS["lstm"] else ""
+        return known_options(self.layer, self.title, cell)
 
     def _build(self, I: int, H: int, options: Options, seed: int) -> nn.Module:
         """A module in training mode or not, as it came, which may be changed."""
@@ -207,21 +209,26 @@ class FunctionSubject:
         """What to call it."""
         return getattr(self.layer, "__qualname__", repr(self.layer))
 
-    def kinds(self) -> list[Lengths]:
-        """How it may be given sequences of unequal lengths."""
+    def kinds(self) -> tuple[list[Lengths], list[LeftOut]]:
+        """How it may be given sequences of unequal lengths, and how not."""
         parameters = inspect.signature(self.layer).parameters
         kinds: list[Lengths] = ["full"]
-        kinds += ["padded"] if "lengths" in parameters else []
-        kinds += ["packed"] if "batch_sizes" in parameters else []
-        return kinds
+        left_out = []
+        by_name: dict[str, Lengths] = {"lengths": "padded", "batch_sizes": "packed"}
+        for name, kind in by_name.items():
+            if name in parameters:
+                kinds.append(kind)
+            else:
+                left_out.append(LeftOut(kind, f"{self.title} takes no {name}"))
+        return kinds, left_out
 
-    def options(self) -> list[Options]:
-        """The options that it knows."""
+    def options(self) -> tuple[list[Options], list[LeftOut]]:
+        """The options that it knows, and those that it does not."""
 
         # A function takes what its weights say, whatever its signature.
         def takes_all(**options: Any) -> None: ...
 
-        return known_options(takes_all, str(self.named), stacks=False)
+        return known_options(takes_all, self.title, name_of(self.named), stacks=False)
 
     def trial(self, case: Case) -> Trial:
         """The case made ready."""

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from rnncells.reference import CELLS, Cell
-from rnncells.testing.case import (
-    SIZES,
-    WIDTHS,
-    Case,
-    Lengths,
-    Options,
-    draw_up,
-    draw_up_long,
-)
+from rnncells.testing.case import Case, Lengths, Options
 from rnncells.testing.compare import Raised, run_case
 from rnncells.testing.module import Call, Parameters, torch_parameters
+from rnncells.testing.plan import Plan, make_plan
 from rnncells.testing.problem import Loss, name_of
-from rnncells.testing.report import Report, Row
+from rnncells.testing.report import Report, Row, said
 from rnncells.testing.subject import FunctionSubject, ModuleSubject, Subject
 
 Layer = nn.Module | Callable[..., Any]
@@ -56,7 +48,7 @@ def parity_report(
     *,
     sizes: Sequence[tuple[int, ...]] | None = None,
     options: Sequence[Options] | None = None,
-    dtypes: Sequence[torch.dtype] = (torch.float32, torch.float64),
+    dtypes: Sequence[torch.dtype] | None = None,
     devices: Sequence[str | torch.device] | None = None,
     lengths: Sequence[Lengths] | None = None,
     states: Sequence[bool] = (True, False),
@@ -91,7 +83,8 @@ def parity_report(
             size. By default four, small; and for 16 bits a long one besides.
         options: what a factory is told in turn: ``bias``, ``bidirectional``, ``num_layers``,
             ``proj_size`` of torch.nn's constructors. By default those that its signature has.
-        dtypes: that the layer is converted to: also torch.float16 and torch.bfloat16.
+        dtypes: that the layer is converted to: also torch.float16 and torch.bfloat16. By default
+            torch.float32 and torch.float64.
         devices: where the layer runs; the specification runs on the CPU. By default where the
             module is, or the CPU.
         lengths: how sequences of unequal lengths are given: ``"full"`` (they are not),
@@ -120,52 +113,65 @@ def parity_report(
         cases: the very cases to run, in place of all the above that chooses them.
 
     Returns:
-        The report. What the layer refuses with NotImplementedError in a case that was chosen by
-        default is left out, and the report says so; any other exception is a failure of the case.
+        The report. Of the options, lengths and dtypes that are chosen by default, those that the
+        layer does not take, or refuses with NotImplementedError, are left out, and the report says
+        which and why; any other exception is a failure of the case.
 
     Raises:
         TypeError: ``layer`` or ``reference`` is none of the above.
         ValueError: an argument does not fit the layer, or the layer's dropout is alive.
     """
     subject = _subject(layer, reference, parameters, call, padding)
-    chosen = dict.fromkeys(["options", "lengths"], False)
     if cases is None:
-        if options is None:
-            options, chosen["options"] = subject.options(), True
-        elif not subject.sized:
-            raise ValueError("options: they are for a factory; a module has its own")
-        if lengths is None:
-            lengths, chosen["lengths"] = subject.kinds(), True
         found = [str(d) for d in devices] if devices is not None else [_device(layer)]
-        cases = [
-            *draw_up(
-                _sizes(sizes, subject.sized), options, dtypes, found, lengths, states, losses, seed
-            ),
-            *(draw_up_long(dtypes, found, subject.sized, seed) if sizes is None else ()),
-        ]
-        if isinstance(subject, FunctionSubject):
-            packed = ("packed", "sorted")
-            cases = [replace(c, states=True) if c.lengths in packed else c for c in cases]
+        plan = make_plan(subject, sizes, options, dtypes, found, lengths, states, losses, seed)
+    else:
+        plan = Plan(_checked(cases, subject))
+    outcomes = [(case, _outcome(subject, case, padding, factor)) for case in plan.cases]
+    refused = plan.refused(outcomes)
+    excused = {case for each in refused for case in each.cases}
+    rows: list[Row] = []
+    raised: list[Exception] = []
+    for case, outcome in outcomes:
+        if isinstance(outcome, list):
+            rows += outcome
+        elif case not in excused:
+            raised.append(outcome)
+            rows.append(Row(case, "call", math.inf, 0.0, f"raised {said(outcome)}"))
+    return Report(
+        f"{subject.title} against {name_of(reference)}",
+        rows,
+        [*plan.left_out, *refused],
+        _call(reference, parameters, call, padding, factor),
+        raised,
+    )
+
+
+def _outcome(subject: Subject, case: Case, padding: float, factor: float) -> list[Row] | Exception:
+    """The rows of a case, or what the layer raised."""
+    try:
+        return run_case(subject, case, padding, factor)
+    except Raised as failure:
+        return failure.error
+
+
+def _checked(cases: Sequence[Case], subject: Subject) -> Sequence[Case]:
     for case in cases:
         if subject.sized != bool(case.I and case.H):
             raise ValueError(
                 f"cases: {'a' if subject.sized else 'no'} size I, H is needed; got {case!r}"
             )
-    rows: list[Row] = []
-    left_out: dict[str, None] = {}
-    raised: list[Exception] = []
-    for case in cases:
-        try:
-            rows += run_case(subject, case, padding, factor)
-        except Raised as failure:
-            error = failure.error
-            said = f"{type(error).__name__}: {error}".split("\n")[0]
-            kind = _left_out(case, error, chosen)
-            if kind:
-                left_out[f"{kind}: {said}"] = None
-                continue
-            raised.append(error)
-            rows.append(Row(case, "call", math.inf, 0.0, f"raised {said}"))
+    return cases
+
+
+def _call(
+    reference: str | Cell,
+    parameters: Parameters | None,
+    call: Call | None,
+    padding: float,
+    factor: float,
+) -> str:
+    """A format for the call that runs one case again."""
     told = {
         "parameters": "parameters" if parameters else "",
         "call": "call" if call else "",
@@ -174,13 +180,7 @@ def parity_report(
     }
     which = repr(reference) if isinstance(reference, str) else "reference"
     words = [f"layer, {which}", *(f"{k}={v}" for k, v in told.items() if v), "cases=[{case!r}]"]
-    return Report(
-        f"{subject.title} against {name_of(reference)}",
-        rows,
-        list(left_out),
-        f"parity_report({', '.join(words)})",
-        raised,
-    )
+    return f"parity_report({', '.join(words)})"
 
 
 def _subject(
@@ -221,25 +221,3 @@ def _device(layer: Layer) -> str:
         for parameter in layer.parameters():
             return str(parameter.device)
     return "cpu"
-
-
-def _sizes(sizes: Sequence[tuple[int, ...]] | None, sized: bool) -> Sequence[tuple[int, ...]]:
-    if sizes is None:
-        both = zip(SIZES, WIDTHS, strict=True)
-        return [(*size, *widths) for size, widths in both] if sized else SIZES
-    wanted = "(T, B, I, H)" if sized else "(T, B)"
-    for size in sizes:
-        if len(size) != len(wanted.split(",")) or min(size) < 1:
-            raise ValueError(f"sizes: expected {wanted}, each at least 1, got {size}")
-    return sizes
-
-
-def _left_out(case: Case, error: Exception, chosen: Mapping[str, bool]) -> str:
-    """What to call what a layer refuses and nobody asked for; "" where somebody did."""
-    if not isinstance(error, NotImplementedError):
-        return ""
-    if chosen["options"] and "proj_size" in case.options:
-        return "proj_size"
-    if chosen["lengths"] and case.lengths != "full":
-        return case.lengths
-    return ""
