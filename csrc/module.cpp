@@ -4,6 +4,7 @@
 #include <torch/csrc/api/include/torch/version.h>
 
 #include "cpu/isa.h"
+#include "cpu/regime.h"
 
 #ifndef RNNCELLS_VERSION
 #error "the build passes RNNCELLS_VERSION"
@@ -48,6 +49,16 @@ py::dict cells() {
   return all;
 }
 
+std::string regime(const std::string& cell, int64_t steps, int64_t batch, int64_t inputs,
+                   int64_t units, bool training) {
+  for (const rnncells::CellEngine& engine : rnncells::cpu_engine()) {
+    if (cell != engine.facts.name) continue;
+    const rnncells::Sizes sizes{steps, batch, inputs, units, units};
+    return rnncells::name_of(rnncells::choose_regime(engine.facts, sizes, false, false, training));
+  }
+  throw std::invalid_argument("rnncells: unknown cell '" + cell + "'");
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
@@ -56,6 +67,11 @@ PYBIND11_MODULE(_C, module) {
     rnncells::choose_isa_from_environment();
   } catch (const std::invalid_argument& error) {
     throw py::import_error(std::string(error.what()) + " (environment variable RNNCELLS_ISA)");
+  }
+  try {
+    rnncells::force_regime_from_environment();
+  } catch (const std::invalid_argument& error) {
+    throw py::import_error(std::string(error.what()) + " (environment variable RNNCELLS_REGIME)");
   }
   module.def("build_info", &build_info,
              "Version, torch and compiler of the build, instruction sets compiled and in use, and "
@@ -72,4 +88,12 @@ PYBIND11_MODULE(_C, module) {
              "Changes it; 0 uses torch's threads for the smallest call. No result depends on it.");
   module.def("set_isa", &rnncells::set_isa, py::arg("name"),
              "Uses another instruction set from now on; ValueError if it cannot be had.");
+  module.def(
+      "regime", &regime, py::arg("cell"), py::arg("steps"), py::arg("batch"), py::arg("inputs"),
+      py::arg("units"), py::arg("training"),
+      "What the lanes of a vector hold for an unpacked layer of these sizes, without lengths "
+      "or a projection: 'units' of one sequence, or sequences of the 'batch'.");
+  module.def("force_regime", &rnncells::force_regime, py::arg("name"),
+             "Uses 'units' or 'batch' wherever it can be had, or again what suits ('auto'); "
+             "ValueError for another name. Not between a forward pass and its backward pass.");
 }

@@ -8,6 +8,7 @@
 
 #include "cpu/engine.h"
 #include "cpu/isa.h"
+#include "cpu/regime.h"
 #include "ragged.h"
 #include "tensors.h"
 
@@ -209,8 +210,9 @@ struct Layer {
 
   // What forward and backward have in common.
   template <class T, class Call>
-  void fill(Call& call, int64_t direction) const {
+  void fill(Call& call, int64_t direction, bool keeps) const {
     call.sizes = size;
+    call.regime = choose_regime(engine.facts, size, ragged.has_value(), projected, keeps);
     call.row_counts = ragged.has_value() ? ragged->counts.data() : nullptr;
     call.order = padded() ? ragged->order.data() : nullptr;
     call.reverse = direction == 1;
@@ -242,7 +244,7 @@ void run_forward(const Layer& layer, const Tensor& y, const std::vector<Tensor>&
                  const Tensor* reserve) {
   for (int64_t d = 0; d < layer.directions; ++d) {
     ForwardCall<T> call{};
-    layer.fill<T>(call, d);
+    layer.fill<T>(call, d, reserve != nullptr);
     call.y = mutable_data<T>(y) + d * layer.size.outputs;
     for (size_t i = 0; i < last.size(); ++i) {
       call.last[i] = mutable_data<T>(last[i]) + layer.state_offset(i, d);
@@ -315,7 +317,7 @@ void run_backward(const Layer& layer, const Tensor& y, const Tensor& reserve,
   };
   for (int64_t d = 0; d < layer.directions; ++d) {
     BackwardCall<T> call{};
-    layer.fill<T>(call, d);
+    layer.fill<T>(call, d, true);
     call.y = data<T>(y) + d * layer.size.outputs;
     if (layer.slots() > 0) call.reserve = data<T>(reserve) + layer.reserve_offset(d);
     if (y_gradient != nullptr) {

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
+from rnncells import _C
 from rnncells.autograd import run_layer
 from rnncells.testing import evaluate, make_problem
 
@@ -19,12 +22,20 @@ CASES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def choose_again() -> Iterator[None]:
+    yield
+    _C.force_regime("auto")
+
+
 @pytest.mark.usefixtures("keep_threads")
+@pytest.mark.parametrize("regime", ["units", "batch"])
 @pytest.mark.parametrize(("sizes", "dtype"), CASES, ids=str)
 def test_same_bits(
-    cell: str, isa: str, sizes: tuple[int, int, int, int], dtype: torch.dtype
+    cell: str, isa: str, regime: str, sizes: tuple[int, int, int, int], dtype: torch.dtype
 ) -> None:
     problem = make_problem(cell, *sizes, bidirectional=sizes[1] == 33)
+    _C.force_regime(regime)
     torch.set_num_threads(1)
     first = evaluate(run_layer, problem, dtype)
     for threads in (1, 2, 2):

@@ -94,15 +94,17 @@ def covering_grid() -> Iterator[tuple[Sizes, dict[str, Any]]]:
 
 
 @contextmanager
-def using(isa: str, threads: int) -> Iterator[str]:
+def using(isa: str, threads: int, regime: str = "auto") -> Iterator[str]:
     before = _C.get_isa(), torch.get_num_threads(), _C.thread_threshold()
     _C.set_isa(isa)
+    _C.force_regime(regime)
     torch.set_num_threads(threads)
     _C.set_thread_threshold(0)  # or the small problems here would stay on one thread
     try:
-        yield f"{isa}, {threads} threads"
+        yield f"{isa}, {threads} threads, {regime}"
     finally:
         _C.set_isa(before[0])
+        _C.force_regime("auto")
         torch.set_num_threads(before[1])
         _C.set_thread_threshold(before[2])
 
@@ -110,8 +112,11 @@ def using(isa: str, threads: int) -> Iterator[str]:
 def check_everywhere(problem: Problem, dtypes: tuple[torch.dtype, ...] = DTYPES) -> None:
     problems = {dtype: problem.rounded(dtype) if dtype in HALF else problem for dtype in dtypes}
     expected = {one: evaluate(reference.layer, one) for one in set(problems.values())}
-    for isa, threads in itertools.product(_C.supported_isas(), (1, 2)):
-        with using(isa, threads) as note:
+    uneven = problem.lengths is not None or problem.batch_sizes is not None
+    one_way = uneven or "w_hr" in problem.inputs or _C.cells()[problem.cell]["phases"] > 1
+    regimes = ("auto",) if one_way else ("units", "batch")
+    for isa, threads, regime in itertools.product(_C.supported_isas(), (1, 2), regimes):
+        with using(isa, threads, regime) as note:
             for dtype, one in problems.items():
                 actual = evaluate(run_layer, one, dtype)
                 assert_parity(actual, expected[one], one, dtype, note)
@@ -201,6 +206,24 @@ def test_projection(sizes: Sizes, proj: int, lengths: str) -> None:
         lengths=None if lengths == "full" else "draw",
         packed=lengths == "packed",
     )
+    check_everywhere(problem)
+    check_everywhere(problem, HALF)
+
+
+# Around the lanes and blocks over the batch, and where an input is too wide to be part of the loop.
+OVER_THE_BATCH: list[Sizes] = [
+    (2, 31, 1, 20),
+    (3, 32, 32, 9),
+    (2, 49, 33, 7),
+    (1, 64, 5, 70),
+    (4, 16, 2, 24),
+    (2, 8, 3, 31),
+]
+
+
+@pytest.mark.parametrize("sizes", OVER_THE_BATCH, ids=str)
+def test_around_the_lanes_over_the_batch(cell: str, sizes: Sizes) -> None:
+    problem = make_problem(cell, *sizes, bidirectional=sizes[0] == 3, states=sizes[0] != 2)
     check_everywhere(problem)
     check_everywhere(problem, HALF)
 
@@ -342,6 +365,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     dtype=st.sampled_from(DTYPES + HALF),
     isa=st.sampled_from(_C.supported_isas()),
     threads=st.sampled_from([1, 2]),
+    regime=st.sampled_from(["units", "batch"]),
     sizes=st.tuples(*(st.integers(1, most) for most in (6, 20, 20, 40))),
     bidirectional=st.booleans(),
     bias=st.booleans(),
@@ -357,6 +381,7 @@ def test_any_sizes_layouts_and_flags(
     dtype: torch.dtype,
     isa: str,
     threads: int,
+    regime: str,
     sizes: Sizes,
     bidirectional: bool,
     bias: bool,
@@ -391,7 +416,7 @@ def test_any_sizes_layouts_and_flags(
         return run_layer(of_x(x), states, weights, *rest)
 
     expected = evaluate(reference.layer, problem)
-    with using(isa, threads) as note:
+    with using(isa, threads, regime) as note:
         assert_parity(evaluate(run, problem, dtype, wrt), expected, problem, dtype, note)
 
 

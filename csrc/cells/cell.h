@@ -17,6 +17,7 @@
 //   static constexpr int unit_parameters; // learned values per unit besides the biases
 //   static constexpr bool row_statistics; // needs mean and variance over a row (layer norm)
 //   static constexpr bool direct_hidden;  // h flows into the next h also past the product
+//   static constexpr bool output_slope;   // backward looks at the next h
 //   static constexpr int saved;
 //   static constexpr Phase phase(int p);
 //

@@ -13,6 +13,7 @@ struct Gru {
   static constexpr int gates = 3, states = 1, phases = 1, saved = 4;
   static constexpr int unit_parameters = 0;
   static constexpr bool row_statistics = false, direct_hidden = true;
+  static constexpr bool output_slope = false;
   // Shares: the candidate's input share, r, z, the candidate's recurrent share.
   static constexpr Phase phase(int) { return {{0, 4}, {0, 3}, {1, 3}, {0, 4}, -1, {2, 0, 1, 2}}; }
 

@@ -12,6 +12,7 @@ struct Lstm {
   static constexpr int gates = 4, states = 2, phases = 1, saved = 4;
   static constexpr int unit_parameters = 0;
   static constexpr bool row_statistics = false, direct_hidden = false;
+  static constexpr bool output_slope = false;
   static constexpr Phase phase(int) { return {{0, 4}, {0, 4}, {0, 4}, {0, 4}, -1, {0, 1, 2, 3}}; }
 
   template <int P, class V>

@@ -10,6 +10,7 @@ struct SimpleRnnBase {
   static constexpr int gates = 1, states = 1, phases = 1, saved = 0;
   static constexpr int unit_parameters = 0;
   static constexpr bool row_statistics = false, direct_hidden = false;
+  static constexpr bool output_slope = true;
   static constexpr Phase phase(int) { return {{0, 1}, {0, 1}, {0, 1}, {0, 0}, -1, {0}}; }
 };
 

@@ -463,10 +463,5 @@ class BackwardPass {
   Buffer<S> results_;  // of a step's rows, before they go where their order says
 };
 
-template <class Cell, class S>
-void backward(const BackwardCall<S>& call) {
-  if (call.sizes.batch > 0) BackwardPass<Cell, S>(call).run();
-}
-
 }  // namespace RNNCELLS_ISA
 }  // namespace rnncells

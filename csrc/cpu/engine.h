@@ -10,6 +10,9 @@
 // steps. So are x and y, unless `order` is given: then they are padded, [T, B, ...], and so are
 // their gradients, and row r of a step is that of sequence order[r], in the states too. What is
 // padding is not read, and in the results it is zero.
+//
+// With the lanes over the batch, which needs neither row_counts nor a projection nor a second
+// phase, the reserve is [T, groups of sequences, R*H, sequences of the group].
 #pragma once
 
 #include <cstdint>
@@ -20,6 +23,11 @@
 namespace rnncells {
 
 constexpr int max_states = 4;
+
+// What stands side by side in the lanes of a vector: units of one sequence, or sequences of the
+// batch, for narrow layers; those come in groups of so many, whatever the width of a vector.
+enum class Regime { units, batch };
+constexpr int64_t lane_group = 16;
 
 // Runs fn(begin, end, context) over [0, n) in pieces, on several threads.
 struct Pool {
@@ -51,6 +59,7 @@ struct Weights {
 template <class T>
 struct ForwardCall {
   Sizes sizes;
+  Regime regime;
   const int64_t* row_counts;  // [T], none above the one before it, the first B; null: all B
   const int64_t* order;       // [B], or null
   bool reverse;               // from the last time step to the first
@@ -68,6 +77,7 @@ struct ForwardCall {
 template <class T>
 struct BackwardCall {
   Sizes sizes;
+  Regime regime;                      // the forward call's
   const int64_t *row_counts, *order;  // as in the forward call
   bool reverse;
   const T* x;  // [T, B, I] or [N, I]

@@ -3,10 +3,34 @@
 
 #include "cells/registry.h"
 #include "cpu/backward.h"
-#include "cpu/forward.h"
+#include "cpu/backward_lanes.h"
+#include "cpu/forward_lanes.h"
 
 namespace rnncells {
 namespace RNNCELLS_ISA {
+
+template <class Cell, class S, bool Keep>
+void forward(const ForwardCall<S>& call) {
+  if constexpr (Cell::phases == 1) {
+    if (call.regime == Regime::batch) return LaneForward<Cell, S, Keep>(call).run();
+  }
+  ForwardPass<Cell, S, Keep>(call).run();
+}
+
+template <class Cell, class S>
+void forward(const ForwardCall<S>& call) {
+  if (call.sizes.batch == 0) return;
+  call.reserve == nullptr ? forward<Cell, S, false>(call) : forward<Cell, S, true>(call);
+}
+
+template <class Cell, class S>
+void backward(const BackwardCall<S>& call) {
+  if (call.sizes.batch == 0) return;
+  if constexpr (Cell::phases == 1) {
+    if (call.regime == Regime::batch) return LaneBackward<Cell, S>(call).run();
+  }
+  BackwardPass<Cell, S>(call).run();
+}
 
 template <class Cell, class S>
 constexpr LayerFunctions<S> functions() {

@@ -413,15 +413,5 @@ class ForwardPass {
   Buffer<S> zeros_;
 };
 
-template <class Cell, class S>
-void forward(const ForwardCall<S>& call) {
-  if (call.sizes.batch == 0) return;
-  if (call.reserve != nullptr) {
-    ForwardPass<Cell, S, true>(call).run();
-  } else {
-    ForwardPass<Cell, S, false>(call).run();
-  }
-}
-
 }  // namespace RNNCELLS_ISA
 }  // namespace rnncells

@@ -122,13 +122,15 @@ RNNCELLS_INLINE void pack_rows(const RowAt& row_at, int64_t depth, int64_t colum
   }
 }
 
-// One panel of a product: c[row][columns] (+)= a x panel, for `rows` rows of a and of c.
+// One panel of a product: c[row][columns] (+)= a x panel, for `rows` rows of a and of c; or the sum
+// of two such products.
 template <class T, class S, int Width = panel_vectors>
 void multiply_panel(int64_t vectors, int64_t rows, const Factors<T>& factors, S* c,
-                    int64_t c_stride, int64_t columns, bool add) {
+                    int64_t c_stride, int64_t columns, bool add,
+                    const Factors<T>& more = no_factors<T>()) {
   if constexpr (Width > 1) {
     if (vectors < Width) {
-      multiply_panel<T, S, Width - 1>(vectors, rows, factors, c, c_stride, columns, add);
+      multiply_panel<T, S, Width - 1>(vectors, rows, factors, c, c_stride, columns, add, more);
       return;
     }
   }
@@ -137,17 +139,18 @@ void multiply_panel(int64_t vectors, int64_t rows, const Factors<T>& factors, S*
   alignas(64) static constexpr T zeros[width] = {};
   alignas(64) T tile[tile_rows(Width) * width];
   for_row_tiles(rows, tile_rows(Width), [&](int64_t row, int64_t count) {
-    Factors<T> part = factors;
+    Factors<T> part = factors, second = more;
     part.a += row * factors.row_stride;
+    second.a += row * more.row_stride;
     S* target = c + row * c_stride;
     const auto kernel = tile_kernel<T, Width, Width, 0>(count);
     if constexpr (!converts<S>) {
       if (columns == width) {
-        kernel(add ? target : zeros, add ? c_stride : 0, part, no_factors<T>(), target, c_stride);
+        kernel(add ? target : zeros, add ? c_stride : 0, part, second, target, c_stride);
         return;
       }
     }
-    kernel(zeros, 0, part, no_factors<T>(), tile, width);
+    kernel(zeros, 0, part, second, tile, width);
     for (int64_t m = 0; m < count; ++m) {
       for (int64_t j = 0; j < columns; j += V::lanes) {
         const int n = static_cast<int>(smaller(V::lanes, columns - j));

@@ -181,6 +181,15 @@ RNNCELLS_INLINE void store_lanes(Vec<Compute<S>> value, S* p, int present) {
   }
 }
 
+// A value as it is when it comes back from where S is stored.
+template <class S>
+RNNCELLS_INLINE Vec<Compute<S>> rounded(Vec<Compute<S>> value) {
+  if constexpr (!converts<S>) return value;
+  S stored[Vec<Compute<S>>::lanes];
+  store_vector(value, stored);
+  return load_vector(stored);
+}
+
 // n values, as they are.
 template <class S>
 RNNCELLS_INLINE void copy_row(const S* from, int64_t n, S* to) {
