@@ -5,6 +5,7 @@
 
 #include "cpu/isa.h"
 #include "cpu/regime.h"
+#include "streaming.h"
 
 #ifndef RNNCELLS_VERSION
 #error "the build passes RNNCELLS_VERSION"
@@ -54,7 +55,8 @@ std::string regime(const std::string& cell, int64_t steps, int64_t batch, int64_
   for (const rnncells::CellEngine& engine : rnncells::cpu_engine()) {
     if (cell != engine.facts.name) continue;
     const rnncells::Sizes sizes{steps, batch, inputs, units, units};
-    return rnncells::name_of(rnncells::choose_regime(engine.facts, sizes, false, false, training));
+    return rnncells::name_of(
+        rnncells::choose_regime(engine.facts, sizes, {false, false, training, false, true}));
   }
   throw std::invalid_argument("rnncells: unknown cell '" + cell + "'");
 }
@@ -62,6 +64,10 @@ std::string regime(const std::string& cell, int64_t steps, int64_t batch, int64_
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
+  // pybind11's own way in would cost as much as the call.
+  if (PyModule_AddFunctions(module.ptr(), rnncells::streaming_methods) != 0) {
+    throw py::error_already_set();
+  }
   module.doc() = "The compiled part of rnncells.";
   try {
     rnncells::choose_isa_from_environment();
@@ -91,9 +97,11 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "regime", &regime, py::arg("cell"), py::arg("steps"), py::arg("batch"), py::arg("inputs"),
       py::arg("units"), py::arg("training"),
-      "What the lanes of a vector hold for an unpacked layer of these sizes, without lengths "
-      "or a projection: 'units' of one sequence, or sequences of the 'batch'.");
-  module.def("force_regime", &rnncells::force_regime, py::arg("name"),
-             "Uses 'units' or 'batch' wherever it can be had, or again what suits ('auto'); "
-             "ValueError for another name. Not between a forward pass and its backward pass.");
+      "What the lanes of a vector hold for a contiguous layer of these sizes, without lengths "
+      "or a projection: 'units' of one sequence, sequences of the 'batch', or the 'depth' of a "
+      "product.");
+  module.def(
+      "force_regime", &rnncells::force_regime, py::arg("name"),
+      "Uses 'units', 'batch' or 'depth' wherever it can be had, or again what suits ('auto'); "
+      "ValueError for another name. Not between a forward pass and its backward pass.");
 }

@@ -208,11 +208,20 @@ struct Layer {
     return direction * rows * slots() * size.units;
   }
 
+  bool has_unit_strides() const {
+    if (x.stride(x.dim() - 1) != 1) return false;
+    for (const Tensor& weight : weights) {
+      if (weight.stride(weight.dim() - 1) != 1) return false;
+    }
+    return true;
+  }
+
   // What forward and backward have in common.
   template <class T, class Call>
-  void fill(Call& call, int64_t direction, bool keeps) const {
+  void fill(Call& call, int64_t direction, bool keeps, bool rowwise) const {
     call.sizes = size;
-    call.regime = choose_regime(engine.facts, size, ragged.has_value(), projected, keeps);
+    call.regime = choose_regime(
+        engine.facts, size, {ragged.has_value(), projected, keeps, rowwise, has_unit_strides()});
     call.row_counts = ragged.has_value() ? ragged->counts.data() : nullptr;
     call.order = padded() ? ragged->order.data() : nullptr;
     call.reverse = direction == 1;
@@ -241,10 +250,10 @@ struct Layer {
 
 template <class T>
 void run_forward(const Layer& layer, const Tensor& y, const std::vector<Tensor>& last,
-                 const Tensor* reserve) {
+                 const Tensor* reserve, bool rowwise) {
   for (int64_t d = 0; d < layer.directions; ++d) {
     ForwardCall<T> call{};
-    layer.fill<T>(call, d, reserve != nullptr);
+    layer.fill<T>(call, d, reserve != nullptr, rowwise);
     call.y = mutable_data<T>(y) + d * layer.size.outputs;
     for (size_t i = 0; i < last.size(); ++i) {
       call.last[i] = mutable_data<T>(last[i]) + layer.state_offset(i, d);
@@ -270,7 +279,7 @@ void clear_unused(const Layer& layer, const Tensor& reserve) {
 std::tuple<Tensor, std::vector<Tensor>, Tensor> layer_forward(
     const Tensor& x, const std::vector<Tensor>& states, const std::vector<Tensor>& weights,
     const std::optional<Tensor>& lengths, const std::optional<Tensor>& batch_sizes,
-    const std::string& cell, bool bidirectional, bool save, bool tidy) {
+    const std::string& cell, bool bidirectional, bool save, bool tidy, bool rowwise) {
   const Layer layer({x, states, weights, lengths, batch_sizes, cell, bidirectional});
   const Tensor y = empty(layer.output_sizes(), layer.dtype);
   std::vector<Tensor> last;
@@ -279,7 +288,7 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor> layer_forward(
   }
   const Tensor reserve = empty(save ? layer.reserve_sizes() : std::vector<int64_t>{0}, layer.dtype);
   with_type(layer.dtype, [&](auto stored) {
-    run_forward<decltype(stored)>(layer, y, last, save ? &reserve : nullptr);
+    run_forward<decltype(stored)>(layer, y, last, save ? &reserve : nullptr, rowwise);
   });
   if (save && tidy && layer.padded()) clear_unused(layer, reserve);
   return {y, last, reserve};
@@ -311,13 +320,13 @@ struct Gradients {
 template <class T>
 void run_backward(const Layer& layer, const Tensor& y, const Tensor& reserve,
                   const Tensor* y_gradient, const std::vector<Tensor>& last_gradient,
-                  const Gradients& gradients) {
+                  const Gradients& gradients, bool rowwise) {
   const auto target = [](const Tensor* tensor, int64_t offset) -> T* {
     return tensor == nullptr ? nullptr : mutable_data<T>(*tensor) + offset;
   };
   for (int64_t d = 0; d < layer.directions; ++d) {
     BackwardCall<T> call{};
-    layer.fill<T>(call, d, true);
+    layer.fill<T>(call, d, true, rowwise);
     call.y = data<T>(y) + d * layer.size.outputs;
     if (layer.slots() > 0) call.reserve = data<T>(reserve) + layer.reserve_offset(d);
     if (y_gradient != nullptr) {
@@ -349,14 +358,12 @@ void run_backward(const Layer& layer, const Tensor& y, const Tensor& reserve,
   }
 }
 
-std::vector<Tensor> layer_backward(const std::optional<Tensor>& y_gradient,
-                                   const std::vector<Tensor>& last_gradient, const Tensor& x,
-                                   const std::vector<Tensor>& states,
-                                   const std::vector<Tensor>& weights,
-                                   const std::optional<Tensor>& lengths,
-                                   const std::optional<Tensor>& batch_sizes, const Tensor& y,
-                                   const Tensor& reserve, const std::string& cell,
-                                   bool bidirectional, const std::vector<int64_t>& needs) {
+std::vector<Tensor> layer_backward(
+    const std::optional<Tensor>& y_gradient, const std::vector<Tensor>& last_gradient,
+    const Tensor& x, const std::vector<Tensor>& states, const std::vector<Tensor>& weights,
+    const std::optional<Tensor>& lengths, const std::optional<Tensor>& batch_sizes, const Tensor& y,
+    const Tensor& reserve, const std::string& cell, bool bidirectional,
+    const std::vector<int64_t>& needs, bool rowwise) {
   const Layer layer({x, states, weights, lengths, batch_sizes, cell, bidirectional});
   layer.check(y, "y", layer.output_sizes());
   layer.check(reserve, "reserve", layer.reserve_sizes());
@@ -376,7 +383,7 @@ std::vector<Tensor> layer_backward(const std::optional<Tensor>& y_gradient,
   }
   with_type(layer.dtype, [&](auto stored) {
     run_backward<decltype(stored)>(layer, as_contiguous(y), as_contiguous(reserve),
-                                   rows.has_value() ? &*rows : nullptr, last, gradients);
+                                   rows.has_value() ? &*rows : nullptr, last, gradients, rowwise);
   });
   return gradients.asked;
 }
@@ -387,12 +394,13 @@ std::vector<Tensor> layer_backward(const std::optional<Tensor>& y_gradient,
 STABLE_TORCH_LIBRARY(rnncells, library) {
   library.def(
       "layer_forward(Tensor x, Tensor[] states, Tensor[] weights, Tensor? lengths, "
-      "Tensor? batch_sizes, str cell, bool bidirectional, bool save, bool tidy=True) "
+      "Tensor? batch_sizes, str cell, bool bidirectional, bool save, bool tidy=True, "
+      "bool rowwise=False) "
       "-> (Tensor y, Tensor[] last, Tensor reserve)");
   library.def(
       "layer_backward(Tensor? grad_y, Tensor[] grad_last, Tensor x, Tensor[] states, "
       "Tensor[] weights, Tensor? lengths, Tensor? batch_sizes, Tensor y, Tensor reserve, "
-      "str cell, bool bidirectional, int[] needs) -> Tensor[]");
+      "str cell, bool bidirectional, int[] needs, bool rowwise=False) -> Tensor[]");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(rnncells, CPU, library) {

@@ -72,7 +72,8 @@ _nothing = torch.empty(0)
 def _changes_of(tensor: Tensor) -> Tensor:
     """A tensor without memory whose version counts the changes in place of another one."""
     counter = tensor.detach()
-    counter.data = _nothing
+    plain = tensor.is_cpu and type(tensor) is Tensor
+    counter.data = _nothing if plain else tensor.new_empty(0)
     return counter
 
 
@@ -113,8 +114,9 @@ class _TransformedLayer(Function):
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         given, weights = list(tensors[:states]), list(tensors[states:])
+        save, tidy, rowwise = True, True, True
         y, last, reserve = layer_forward(
-            x, given, weights, lengths, batch_sizes, cell, bidirectional, True
+            x, given, weights, lengths, batch_sizes, cell, bidirectional, save, tidy, rowwise
         )
         return (y, *last, reserve)
 
@@ -169,7 +171,7 @@ class _TransformedBackward(Function):
         x, *rest = tensors[split:]
         given, weights = rest[:states], rest[states:]
         saved = x, given, weights, lengths, batch_sizes, y, reserve, cell, bidirectional
-        return tuple(layer_backward(grad_y, grad_last, *saved, needs))
+        return tuple(layer_backward(grad_y, grad_last, *saved, needs, rowwise=True))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -10,9 +10,11 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.nn.modules.rnn import RNNCellBase
 
 from rnncells import _C, reference
+from rnncells._C import stream_cell
 from rnncells.autograd import run_layer
 from rnncells.checks import (
     SUPPORTED_DTYPES,
@@ -28,6 +30,7 @@ from rnncells.checks import (
     require_tensor,
 )
 from rnncells.onnx import refuse_torchscript
+from rnncells.streaming import make_plan
 from rnncells.tracing import Proxy, leaf
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell", "RecurrentCell", "SimpleRNNCell"]
@@ -47,6 +50,7 @@ class RecurrentCell(RNNCellBase):
 
     _torch_name: ClassVar[str]
     _cell: ClassVar[str]  # whose gates it has
+    _other_cells: ClassVar[tuple[str, ...]] = ()  # of the same weights
 
     def __init__(
         self,
@@ -70,6 +74,11 @@ class RecurrentCell(RNNCellBase):
             ("bias_ih", (rows,)),
             ("bias_hh", (rows,)),
         ]
+        names = tuple(name for name, _ in self._shapes)
+        self._plans = {
+            cell: make_plan(cell, self.input_size, self.hidden_size, names)
+            for cell in (self._cell, *self._other_cells)
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Takes the state of a cell, ours or torch.nn's."""
@@ -160,6 +169,7 @@ class SimpleRNNCell(RecurrentCell):
 
     _torch_name = "RNNCell"
     _cell = "rnn_tanh"
+    _other_cells = ("rnn_relu",)
 
     def __init__(
         self,
@@ -191,7 +201,14 @@ class SimpleRNNCell(RecurrentCell):
         """
         if self.nonlinearity not in ("tanh", "relu"):
             raise RuntimeError(f"Unknown nonlinearity: {self.nonlinearity}")
-        (h,) = self._step(f"rnn_{self.nonlinearity}", input, None if hx is None else (hx,))
+        cell = f"rnn_{self.nonlinearity}"
+        if not is_compiling():
+            found: Tensor | None = stream_cell(
+                self._plans[cell], self._parameters, False, input, hx
+            )
+            if found is not None:
+                return found
+        (h,) = self._step(cell, input, None if hx is None else (hx,))
         return h
 
 
@@ -211,6 +228,12 @@ class GRUCell(RecurrentCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Takes one step, as :meth:`SimpleRNNCell.forward` does."""
+        if not is_compiling():
+            found: Tensor | None = stream_cell(
+                self._plans["gru"], self._parameters, False, input, hx
+            )
+            if found is not None:
+                return found
         (h,) = self._step("gru", input, None if hx is None else (hx,))
         return h
 
@@ -245,6 +268,12 @@ class LSTMCell(RecurrentCell):
         Raises:
             What :meth:`SimpleRNNCell.forward` raises.
         """
+        if not is_compiling():
+            found: tuple[Tensor, Tensor] | None = stream_cell(
+                self._plans["lstm"], self._parameters, False, input, hx
+            )
+            if found is not None:
+                return found
         if hx is not None:
             require_pair("lstm_cell", hx)
         h, c = self._step("lstm", input, hx)

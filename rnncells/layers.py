@@ -9,8 +9,10 @@ from typing import Any, overload
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.nn.utils.rnn import PackedSequence
 
+from rnncells._C import stream_layer
 from rnncells.checks import Lengths, require_pair
 from rnncells.recurrent import RecurrentLayer
 
@@ -60,6 +62,12 @@ class OneStateLayer(RecurrentLayer):
                 not fit, in torch.nn's words where it has them.
             NotImplementedError: for a device other than the CPU.
         """
+        if self._plan is not None and lengths is None and not is_compiling():
+            found: tuple[Tensor, Tensor] | None = stream_layer(
+                self._plan, self._parameters, self.batch_first, input, hx
+            )
+            if found is not None:
+                return found
         y, (h,) = self._run(input, None if hx is None else (hx,), lengths)
         return y, h
 
@@ -257,6 +265,12 @@ class LSTM(RecurrentLayer):
         Raises:
             What :meth:`OneStateLayer.forward` raises.
         """
+        if self._plan is not None and lengths is None and not is_compiling():
+            found: tuple[Tensor, Pair] | None = stream_layer(
+                self._plan, self._parameters, self.batch_first, input, hx
+            )
+            if found is not None:
+                return found
         if hx is not None:
             require_pair("lstm", hx)
         y, (h, c) = self._run(input, hx, lengths)

@@ -1,10 +1,10 @@
 """The operators as Python sees them: fake kernels, autograd and vmap.
 
 ``torch.ops.rnncells.layer_forward(x, states, weights, lengths, batch_sizes, cell, bidirectional,
-save, tidy=True)`` runs one layer with all its directions over whole sequences and returns ``(y,
-last, reserve)``. ``torch.ops.rnncells.layer_backward(grad_y, grad_last, x, states, weights,
-lengths, batch_sizes, y, reserve, cell, bidirectional, needs)`` is BPTT and returns the gradients
-asked for.
+save, tidy=True, rowwise=False)`` runs one layer with all its directions over whole sequences and
+returns ``(y, last, reserve)``. ``torch.ops.rnncells.layer_backward(grad_y, grad_last, x, states,
+weights, lengths, batch_sizes, y, reserve, cell, bidirectional, needs, rowwise=False)`` is BPTT and
+returns the gradients asked for.
 Shapes (T time steps, B sequences, I inputs, H units, P outputs: H, or the projection's rows; D
 directions, R reserve slots of the cell):
 
@@ -19,6 +19,9 @@ directions, R reserve slots of the cell):
 - batch_sizes: for a packed x the rows of its T time steps, which do not grow, int64, on the CPU;
 - reserve [D, T, B, R * H] or [D, N, R * H] (with a projection (R + 1) * H), or [0] where ``save``
   is false; with lengths its last rows are of no time step: zero, or without ``tidy`` as they come;
+- what stands where in the reserve is the engine's business, and depends on the sizes; with
+  ``rowwise``, for both operators, it is a row of R * H for each row of x, so that it can be split
+  and joined along the batch;
 - needs: 0 or 1 for x, each state and each weight.
 
 float32, float64, float16 and bfloat16, on the CPU. Errors are RuntimeErrors that name the argument.
@@ -27,6 +30,7 @@ float32, float64, float16 and bfloat16, on the CPU. Errors are RuntimeErrors tha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,6 +63,7 @@ def _forward_fake(
     bidirectional: bool,
     save: bool,
     tidy: bool = True,
+    rowwise: bool = False,
 ) -> Forward:
     facts, directions = CELLS[cell], 2 if bidirectional else 1
     units, outputs = unit_count(cell, weights), weights[1].shape[1]
@@ -86,6 +91,7 @@ def _backward_fake(
     cell: str,
     bidirectional: bool,
     needs: Sequence[int],
+    rowwise: bool = False,
 ) -> list[Tensor]:
     inputs = [x, *states, *weights]
     return [x.new_empty(t.shape) for t, needed in zip(inputs, needs, strict=True) if needed]
@@ -118,7 +124,8 @@ def gradients(
 
 
 def _forward_context(ctx: Any, inputs: tuple[Any, ...], output: Forward) -> None:
-    x, states, weights, lengths, batch_sizes, ctx.cell, ctx.bidirectional, ctx.kept, *_ = inputs
+    x, states, weights, lengths, batch_sizes, *rest = inputs
+    ctx.cell, ctx.bidirectional, ctx.kept, _, ctx.rowwise = rest
     y, _, reserve = output
     ctx.counts = len(states), len(weights)
     ctx.save_for_backward(lengths, batch_sizes, y, reserve, x, *states, *weights)
@@ -132,11 +139,15 @@ def _forward_gradient(
     states, weights = rest[: ctx.counts[0]], rest[ctx.counts[0] :]
     arguments = x, states, weights, lengths, batch_sizes
     if not ctx.kept:
-        _, _, reserve = layer_forward(*arguments, ctx.cell, ctx.bidirectional, True)
+        save, tidy = True, True
+        _, _, reserve = layer_forward(
+            *arguments, ctx.cell, ctx.bidirectional, save, tidy, ctx.rowwise
+        )
     need_x, need_states, need_weights, *_ = ctx.needs_input_grad
     needs = [need_x, *_flags(need_states, states), *_flags(need_weights, weights)]
     saved = *arguments, y, reserve, ctx.cell, ctx.bidirectional
-    found = gradients(layer_backward, saved, grad_y, grad_last or [], needs)
+    backward = partial(layer_backward, rowwise=ctx.rowwise)
+    found = gradients(backward, saved, grad_y, grad_last or [], needs)
     split = 1 + len(states)
     nothing = [None] * (len(ctx.needs_input_grad) - 3)
     return found[0], found[1:split], found[split:], *nothing
@@ -149,7 +160,7 @@ def _flags(needed: Any, tensors: Sequence[Tensor]) -> list[bool]:
 
 def _backward_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     grad_y, grad_last, x, states, weights, lengths, batch_sizes, _, _, *rest = inputs
-    ctx.cell, ctx.bidirectional, needs = rest
+    ctx.cell, ctx.bidirectional, needs, _ = rest
     ctx.needs = list(needs)
     ctx.counts = len(grad_last), len(states), len(weights)
     ctx.has_grad_y = grad_y is not None
@@ -228,7 +239,8 @@ def _backward_gradient(ctx: Any, grads: Sequence[Tensor]) -> tuple[Any, ...]:
     grad_y = found.pop(0) if ctx.has_grad_y else None
     grad_last, (x, *rest) = found[: ctx.counts[0]], found[ctx.counts[0] :]
     states, weights = rest[: ctx.counts[1]], rest[ctx.counts[1] :]
-    return grad_y, grad_last, x, states, weights, *[None] * 7
+    nothing = [None] * (len(ctx.needs_input_grad) - 5)
+    return grad_y, grad_last, x, states, weights, *nothing
 
 
 torch.library.register_autograd(
@@ -290,14 +302,27 @@ def _of_no_samples(operator: Any, in_dims: tuple[Any, ...], arguments: Sequence[
     return tree_map_only(Tensor, lambda t: t.new_empty((0, *t.shape), device=device), found)
 
 
+def _row_by_row(
+    x: Tensor, dim: int | None, weights: Sequence[Tensor], cell: str, flags: Sequence[bool]
+) -> bool:
+    """Whether one sample's reserve has a row for each row of x. ``flags``: rowwise, if given."""
+    if any(flags):
+        return True
+    steps, batch, inputs = (size for place, size in enumerate(x.shape) if place != dim)
+    units = unit_count(cell, weights)
+    projected = weights[1].shape[1] != units
+    return projected or _C.regime(cell, steps, batch, inputs, units, True) == "units"
+
+
 def forward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Forward, Any]:
-    x, states, weights, lengths, batch_sizes, cell, bidirectional, save, *_ = arguments
+    x, states, weights, lengths, batch_sizes, cell, bidirectional, save, *flags = arguments
     samples = info.batch_size
     count = CELLS[cell]["states"]
     if samples == 0:
         return _of_no_samples(layer_forward, in_dims, arguments), (0, [0] * count, 0)
-    if _batched(in_dims[2]) or lengths is not None or batch_sizes is not None:
-        # Each sample has weights of its own, or a reserve whose rows are in an order of its own.
+    apart = _batched(in_dims[2]) or lengths is not None or batch_sizes is not None
+    if apart or (save and not _row_by_row(x, in_dims[0], weights, cell, flags[1:])):
+        # Each sample has weights of its own, or a reserve in an order of its own.
         runs = [
             layer_forward(*(_sample(a, d, i) for a, d in zip(arguments, in_dims, strict=True)))
             for i in range(samples)
@@ -307,7 +332,10 @@ def forward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[
         return (y, last, torch.stack([run[2] for run in runs])), (0, [0] * count, 0)
     x = _fold(x, in_dims[0], samples, 1)
     states = _fold_all(states, in_dims[1], samples, 1)
-    y, last, reserve = layer_forward(x, states, weights, None, None, cell, bidirectional, save)
+    tidy, rowwise = True, True
+    y, last, reserve = layer_forward(
+        x, states, weights, None, None, cell, bidirectional, save, tidy, rowwise
+    )
     y = _unfold(y, samples, 1)
     last = [_unfold(state, samples, 1) for state in last]
     if not save:
@@ -317,12 +345,13 @@ def forward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[
 
 def backward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
     grad_y, grad_last, x, states, weights, lengths, batch_sizes, y, reserve, *rest = arguments
-    cell, bidirectional, needs = rest
+    cell, bidirectional, needs, *flags = rest
     samples, before_weights = info.batch_size, 1 + len(states)
     if samples == 0:
         return _of_no_samples(layer_backward, in_dims, arguments), [0] * sum(needs)
-    ragged = lengths is not None or batch_sizes is not None
-    if _batched(in_dims[4]) or ragged or any(needs[before_weights:]):
+    apart = _batched(in_dims[4]) or lengths is not None or batch_sizes is not None
+    apart = apart or any(needs[before_weights:])
+    if apart or not _row_by_row(x, in_dims[2], weights, cell, flags):
         # As in the forward pass, or each sample has weight gradients of its own.
         runs = [
             layer_backward(*(_sample(a, d, i) for a, d in zip(arguments, in_dims, strict=True)))
@@ -343,6 +372,7 @@ def backward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple
         cell,
         bidirectional,
         needs,
+        rowwise=True,
     )
     return [_unfold(g, samples, 1) for g in found], [1] * len(found)
 

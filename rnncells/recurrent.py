@@ -36,6 +36,7 @@ from rnncells.checks import (
     state_names,
 )
 from rnncells.onnx import PACKED, is_exporting, refuse, refuse_torchscript
+from rnncells.streaming import make_plan
 from rnncells.tracing import Proxy, leaf
 
 __all__ = ["RecurrentLayer"]
@@ -133,6 +134,10 @@ class RecurrentLayer(RNNBase):
         self._flat_weights_names = [name for names in self._all_weights for name in names]
         others = _C.cells()[self._cell]["states"] - 1
         self._state_widths = [outputs, *[self.hidden_size] * others]
+        self._plan: _C.Plan | None = None
+        if len(self._all_weights) == 1 and not self.proj_size:
+            names = tuple(self._flat_weights_names)
+            self._plan = make_plan(self._cell, self.input_size, self.hidden_size, names)
 
     # --- torch.nn keeps its weights a second time, in a list for cuDNN, and must keep the two in
     # step. Here they are read by name on every call: what stands under the name is the weight.

@@ -6,13 +6,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import rnncells
-from rnncells import _C
+from rnncells import _C, reference
+from rnncells.autograd import run_layer
+from rnncells.testing import assert_parity, evaluate, make_problem
 
 SIZES = [(5, 32, 1, 20), (3, 17, 40, 9), (2, 64, 33, 24), (1, 16, 3, 33)]
 
@@ -37,12 +40,17 @@ def choose_again() -> Iterator[None]:
         ("lstm", (50, 40, 1, 20), True, "units"),
         # Little to do for each value that is moved.
         ("rnn_tanh", (50, 256, 1, 20), True, "units"),
-        # A few rows pay for no packed weights; a backward pass does.
+        # Few rows: the weights are read as they are,
+        ("lstm", (1, 1, 32, 64), False, "depth"),
+        ("gru", (2, 4, 32, 64), False, "depth"),
+        ("gru", (9, 1, 32, 64), False, "units"),
+        ("lstm", (1, 1, 32, 64), True, "depth"),
+        # or pay for no packing; a backward pass does.
+        ("lstm", (1, 9, 32, 64), False, "batch"),
         ("lstm", (1, 16, 32, 64), False, "batch"),
         ("lstm", (1, 16, 32, 64), True, "units"),
         ("rnn_relu", (4, 16, 32, 64), False, "batch"),
         ("rnn_relu", (5, 16, 32, 64), False, "units"),
-        ("lstm", (1, 3, 32, 64), False, "units"),
         # Two products a step.
         ("mgu", (50, 32, 1, 20), True, "units"),
     ],
@@ -53,11 +61,13 @@ def test_choice(cell: str, sizes: tuple[int, int, int, int], training: bool, exp
 
 
 def test_the_choice_can_be_forced() -> None:
-    for regime in ("units", "batch"):
+    for regime in ("units", "batch", "depth"):
         _C.force_regime(regime)
         assert _C.regime("lstm", 7, 5, 3, 64, True) == regime
     assert _C.regime("mgu", 7, 5, 3, 64, True) == "units"
-    with pytest.raises(ValueError, match="unknown regime 'lanes'; known: auto, units, batch"):
+    with pytest.raises(
+        ValueError, match="unknown regime 'lanes'; known: auto, units, batch, depth"
+    ):
         _C.force_regime("lanes")
     with pytest.raises(ValueError, match="unknown cell 'nobody'"):
         _C.regime("nobody", 7, 5, 3, 64, True)
@@ -124,3 +134,41 @@ def test_the_reserve_is_the_same_for_every_width(
         _C.set_isa(isa)
         for found, wanted in zip(run(layer, x, other), expected, strict=True):
             torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(1, 1, 1, 1), (3, 2, 17, 15), (2, 1, 64, 33), (1, 3, 7, 130)], ids=str
+)
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_lanes_along_the_depth(
+    cell: str,
+    isa: str,
+    sizes: tuple[int, int, int, int],
+    bidirectional: bool,
+    dtype: torch.dtype,
+) -> None:
+    """The sums are in another order, and nothing else differs."""
+    problem = make_problem(cell, *sizes, bidirectional=bidirectional, states=sizes[0] != 2)
+    problem = problem.rounded(dtype)
+    expected = evaluate(reference.layer, problem)
+    _C.force_regime("depth")
+    assert_parity(evaluate(run_layer, problem, dtype), expected, problem, dtype, isa)
+
+    def inference(*arguments: Any) -> Any:
+        with torch.inference_mode():
+            return run_layer(*arguments)
+
+    found = evaluate(inference, problem, dtype, wrt=())
+    for name, value in evaluate(run_layer, problem, dtype).items():
+        assert name not in found or torch.equal(found[name], value)
+
+
+def test_other_strides_are_not_read_along_the_depth() -> None:
+    _C.force_regime("depth")
+    layer, x = rnncells.GRU(6, 5), torch.randn(2, 3, 12)[..., ::2]
+    with torch.inference_mode():
+        expected = layer(x.contiguous())[0]
+        weight = layer.get_parameter("weight_hh_l0")
+        layer.register_parameter("weight_hh_l0", torch.nn.Parameter(weight.t().clone().t()))
+        torch.testing.assert_close(layer(x)[0], expected)

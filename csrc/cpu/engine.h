@@ -11,8 +11,12 @@
 // their gradients, and row r of a step is that of sequence order[r], in the states too. What is
 // padding is not read, and in the results it is zero.
 //
-// With the lanes over the batch, which needs neither row_counts nor a projection nor a second
-// phase, the reserve is [T, groups of sequences, R*H, sequences of the group].
+// With the lanes along the depth x, the weights and the biases have unit strides along their last
+// dimension; the backward pass is that of the lanes over the units.
+//
+// With the lanes over the batch, which needs neither row_counts
+// nor a projection nor a second phase, the reserve is [T, groups of sequences, R*H, sequences of
+// the group].
 #pragma once
 
 #include <cstdint>
@@ -24,9 +28,10 @@ namespace rnncells {
 
 constexpr int max_states = 4;
 
-// What stands side by side in the lanes of a vector: units of one sequence, or sequences of the
-// batch, for narrow layers; those come in groups of so many, whatever the width of a vector.
-enum class Regime { units, batch };
+// What stands side by side in the lanes of a vector: units of one sequence; sequences of the batch,
+// for narrow layers, in groups of so many, whatever the width of a vector; or, for a step of few
+// rows, the depth of a product.
+enum class Regime { units, batch, depth };
 constexpr int64_t lane_group = 16;
 
 // Runs fn(begin, end, context) over [0, n) in pieces, on several threads.

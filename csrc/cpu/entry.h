@@ -5,6 +5,7 @@
 #include "cpu/backward.h"
 #include "cpu/backward_lanes.h"
 #include "cpu/forward_lanes.h"
+#include "cpu/forward_row.h"
 
 namespace rnncells {
 namespace RNNCELLS_ISA {
@@ -13,6 +14,7 @@ template <class Cell, class S, bool Keep>
 void forward(const ForwardCall<S>& call) {
   if constexpr (Cell::phases == 1) {
     if (call.regime == Regime::batch) return LaneForward<Cell, S, Keep>(call).run();
+    if (call.regime == Regime::depth) return RowForward<Cell, S, Keep>(call).run();
   }
   ForwardPass<Cell, S, Keep>(call).run();
 }

@@ -7,47 +7,60 @@
 namespace rnncells {
 namespace {
 
-enum class Forced { none, units, batch };
-std::atomic<Forced> forced{Forced::none};
+std::atomic<int> forced{-1};  // a regime, or none
 
 int64_t whole_groups(int64_t n) { return (n + lane_group - 1) / lane_group * lane_group; }
 
 // How much of the lanes n values fill.
 double filled(int64_t n) { return static_cast<double>(n) / static_cast<double>(whole_groups(n)); }
 
-bool better_over_the_batch(const CellFacts& cell, const Sizes& sizes, bool keeps) {
-  // Lanes over units need packed weights, which a few steps of a few rows do not pay for; a
-  // backward pass needs as much of either.
+// Packed weights cost several times as much as reading them once.
+bool too_few_rows_to_pack(const Sizes& sizes) {
   constexpr int64_t few_rows = 64, least_batch = 4;
-  if (!keeps && sizes.batch >= least_batch && sizes.steps * whole_groups(sizes.batch) <= few_rows) {
-    return true;
-  }
+  return sizes.batch >= least_batch && sizes.steps * whole_groups(sizes.batch) <= few_rows;
+}
+bool reads_weights_in_place(const Sizes& sizes) {
+  constexpr int64_t most_rows = 8;
+  return sizes.steps * sizes.batch <= most_rows;
+}
+
+bool better_over_the_batch(const CellFacts& cell, const Sizes& sizes) {
   // A cell with one gate has too little to do for what it costs to turn rows into lanes.
   constexpr double worth_turning = 1.15, well_filled = 0.85;
   return cell.gates > 1 && filled(sizes.batch) >= well_filled &&
          filled(sizes.batch) >= worth_turning * filled(sizes.units);
 }
 
+// What suits a call that can have any regime.
+Regime wanted(const CellFacts& cell, const Sizes& sizes, const CallFacts& call) {
+  if (forced >= 0) return static_cast<Regime>(forced.load());
+  if (reads_weights_in_place(sizes)) return Regime::depth;
+  if (!call.keeps && too_few_rows_to_pack(sizes)) return Regime::batch;
+  return better_over_the_batch(cell, sizes) ? Regime::batch : Regime::units;
+}
+
 }  // namespace
 
-Regime choose_regime(const CellFacts& cell, const Sizes& sizes, bool ragged, bool projected,
-                     bool keeps) {
-  if (ragged || projected || cell.phases > 1 || forced == Forced::units) return Regime::units;
-  if (forced == Forced::batch || better_over_the_batch(cell, sizes, keeps)) return Regime::batch;
-  return Regime::units;
+Regime choose_regime(const CellFacts& cell, const Sizes& sizes, const CallFacts& call) {
+  if (call.ragged || call.projected || cell.phases > 1) return Regime::units;
+  const Regime regime = wanted(cell, sizes, call);
+  if (regime == Regime::depth && !call.unit_strides) return Regime::units;
+  if (regime == Regime::batch && call.keeps && call.rowwise) return Regime::units;
+  return regime;
 }
 
 void force_regime(const std::string& name) {
   if (name == "auto") {
-    forced = Forced::none;
-  } else if (name == "units") {
-    forced = Forced::units;
-  } else if (name == "batch") {
-    forced = Forced::batch;
-  } else {
-    throw std::invalid_argument("rnncells: unknown regime '" + name +
-                                "'; known: auto, units, batch");
+    forced = -1;
+    return;
   }
+  for (const Regime regime : {Regime::units, Regime::batch, Regime::depth}) {
+    if (name != name_of(regime)) continue;
+    forced = static_cast<int>(regime);
+    return;
+  }
+  throw std::invalid_argument("rnncells: unknown regime '" + name +
+                              "'; known: auto, units, batch, depth");
 }
 
 void force_regime_from_environment() {
@@ -55,6 +68,8 @@ void force_regime_from_environment() {
   if (name != nullptr && *name != '\0') force_regime(name);
 }
 
-const char* name_of(Regime regime) { return regime == Regime::batch ? "batch" : "units"; }
+const char* name_of(Regime regime) {
+  return regime == Regime::units ? "units" : regime == Regime::batch ? "batch" : "depth";
+}
 
 }  // namespace rnncells

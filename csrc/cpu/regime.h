@@ -7,14 +7,22 @@
 
 namespace rnncells {
 
-// The regime of a call, which `keeps` a reserve for a backward pass, or is one, or does not. It
-// depends on nothing else: forward and backward agree on it, whatever the instruction set, the
-// dtype and the number of threads.
-Regime choose_regime(const CellFacts& cell, const Sizes& sizes, bool ragged, bool projected,
-                     bool keeps);
+// What besides the sizes tells how a call can run.
+struct CallFacts {
+  bool ragged, projected;
+  bool keeps;         // a reserve for the backward pass; or it is one
+  bool rowwise;       // that reserve has a row for each row of x
+  bool unit_strides;  // of x, the weights and the biases along their last dimension
+};
 
-// "units" or "batch" from now on wherever it can be had, or "auto". Throws std::invalid_argument
-// for another name. Not between a forward pass and its backward pass: the reserve's layout differs.
+// The regime of a call. The reserve's layout, where one is kept, depends on the cell, the sizes and
+// their kind alone: forward and backward agree on it, whatever the instruction set, the dtype and
+// the number of threads.
+Regime choose_regime(const CellFacts& cell, const Sizes& sizes, const CallFacts& call);
+
+// "units", "batch" or "depth" from now on wherever it can be had, or "auto". Throws
+// std::invalid_argument for another name. Not between a forward pass and its backward pass: the
+// reserve's layout differs.
 void force_regime(const std::string& name);
 
 // Takes the choice from the environment variable RNNCELLS_REGIME; called once.

@@ -193,7 +193,7 @@ RNNCELLS_INLINE Vec<Compute<S>> rounded(Vec<Compute<S>> value) {
 // n values, as they are.
 template <class S>
 RNNCELLS_INLINE void copy_row(const S* from, int64_t n, S* to) {
-  memcpy(to, from, static_cast<size_t>(n) * sizeof(S));
+  if (to != from) memcpy(to, from, static_cast<size_t>(n) * sizeof(S));
 }
 template <class S>
 RNNCELLS_INLINE void clear_row(S* to, int64_t n) {

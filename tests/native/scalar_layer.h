@@ -24,7 +24,7 @@ struct Problem {
 };
 
 struct Result {
-  Numbers y, dx, dw_ih, dw_hh, db_ih, db_hh, dw_hr;
+  Numbers y, streamed, dx, dw_ih, dw_hh, db_ih, db_hh, dw_hr;
   std::vector<Numbers> last, dstates;
 };
 
