@@ -120,6 +120,12 @@ struct Plan {
         names(PyTuple_GET_ITEM(tuple, 3)) {}
 };
 
+// None, also where a tensor could not be read: the ordinary way says what is wrong with it.
+PyObject* not_a_case() {
+  PyErr_Clear();
+  Py_RETURN_NONE;
+}
+
 // One call. Each step says whether this is a case for streaming; where it is not, the caller goes
 // the ordinary way, which refuses what is wrong.
 class Call {
@@ -189,7 +195,8 @@ class Call {
     return true;
   }
 
-  // y and the last states, as forward returns them.
+  // y and the last states, as forward returns them; or None where somebody makes tensors of a kind
+  // of their own.
   PyObject* run() {
     const int count = engine().facts.states;
     Owned y(is_cell_ ? nullptr : make_output());
@@ -201,12 +208,12 @@ class Call {
       PyObject* state = make_state(i, i == 0 ? y.get() : PyTuple_GET_ITEM(last.get(), 0));
       if (state == nullptr) return nullptr;
       PyTuple_SET_ITEM(last.get(), i, state);
-      if (!targets[i].read(state)) return unreadable();
+      if (!targets[i].read(state)) return not_a_case();
     }
     if (is_cell_) {
       output = targets[0];
     } else if (!output.read(y.get())) {
-      return unreadable();
+      return not_a_case();
     }
     Py_BEGIN_ALLOW_THREADS;  // as while torch's operators work
     if (x_.t.dtype.code == kDLBfloat) {
@@ -232,13 +239,6 @@ class Call {
   static bool is_float(const DLDataType& dtype) {
     if (dtype.code == kDLBfloat) return dtype.bits == 16;
     return dtype.code == kDLFloat && (dtype.bits == 16 || dtype.bits == 32 || dtype.bits == 64);
-  }
-
-  static PyObject* unreadable() {
-    if (!PyErr_Occurred()) {
-      PyErr_SetString(PyExc_RuntimeError, "rnncells: torch made a tensor that has no memory");
-    }
-    return nullptr;
   }
 
   // A new tensor, contiguous, of the input's kind; like `model`, where that has the shape.
@@ -321,8 +321,7 @@ PyObject* stream(PyObject* const* arguments, Py_ssize_t count, bool is_cell) {
       call.read_states(arguments[4]) && !somebody_watches()) {
     return call.run();
   }
-  PyErr_Clear();  // of a tensor that could not be read: the ordinary way says what is wrong
-  Py_RETURN_NONE;
+  return not_a_case();
 }
 
 PyObject* stream_layer(PyObject*, PyObject* const* arguments, Py_ssize_t count) {

@@ -10,19 +10,18 @@
 namespace rnncells {
 namespace RNNCELLS_ISA {
 
-template <class Cell, class S, bool Keep>
-void forward(const ForwardCall<S>& call) {
-  if constexpr (Cell::phases == 1) {
-    if (call.regime == Regime::batch) return LaneForward<Cell, S, Keep>(call).run();
-    if (call.regime == Regime::depth) return RowForward<Cell, S, Keep>(call).run();
-  }
-  ForwardPass<Cell, S, Keep>(call).run();
-}
-
 template <class Cell, class S>
 void forward(const ForwardCall<S>& call) {
   if (call.sizes.batch == 0) return;
-  call.reserve == nullptr ? forward<Cell, S, false>(call) : forward<Cell, S, true>(call);
+  if constexpr (Cell::phases == 1) {
+    if (call.regime == Regime::batch) return LaneForward<Cell, S>(call).run();
+    if (call.regime == Regime::depth) return RowForward<Cell, S>(call).run();
+  }
+  if (call.reserve != nullptr) {
+    ForwardPass<Cell, S, true>(call).run();
+  } else {
+    ForwardPass<Cell, S, false>(call).run();
+  }
 }
 
 template <class Cell, class S>

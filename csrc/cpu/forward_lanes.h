@@ -11,7 +11,7 @@
 namespace rnncells {
 namespace RNNCELLS_ISA {
 
-template <class Cell, class S, bool Keep>
+template <class Cell, class S>
 class LaneForward {
   using T = Compute<S>;
   using V = Vec<T>;
@@ -27,6 +27,7 @@ class LaneForward {
         size_(call.sizes),
         steps_(call.sizes, nullptr, nullptr, call.reverse),
         fused_(size_.inputs <= widest_fused_input),
+        keeps_(call.reserve != nullptr),
         reserve_{call.reserve, size_.batch, reserve_slots<Cell>() * size_.units},
         biases_(shares * size_.units),
         added_biases_(shares * size_.units),
@@ -73,7 +74,7 @@ class LaneForward {
           x(size.inputs * width),
           hidden{Buffer<T>(size.units * width), Buffer<T>(size.units * width)},
           others((states - 1) * size.units * width),
-          kept(Keep ? reserve_slots<Cell>() * size.units * lanes : 0) {}
+          kept(reserve_slots<Cell>() * size.units * lanes) {}
   };
 
   T bias(int share, int64_t unit) const {
@@ -148,10 +149,10 @@ class LaneForward {
     alignas(64) static constexpr T zeros[width] = {};
     alignas(64) T tile[shares * most * width];
     Rows<S> kept[Width] = {};
-    for (int w = 0; w < Width && Keep; ++w) kept[w] = reserve_.at(t, block.row + w * lanes);
+    for (int w = 0; w < Width && keeps_; ++w) kept[w] = reserve_.at(t, block.row + w * lanes);
     const Rows<S> place = kept[Width - 1];
     const int64_t count = present(block.row, Width - 1);  // all other vectors are full
-    const bool partial = Keep && count < lanes;
+    const bool partial = keeps_ && count < lanes;
     if (partial) kept[Width - 1] = {block.kept.get(), lanes};
     for_row_tiles(size_.units, most, [&](int64_t unit, int64_t units) {
       const TileKernel<T> kernel = tile_kernel<T, Width, Width, 0>(units);
@@ -208,7 +209,7 @@ class LaneForward {
         previous[i] = V::load(block.others + (i - 1) * size_.units * width + place);
       }
       Cell::template forward<0>(share, previous, next, save);
-      if constexpr (Keep) {
+      if (keeps_) {
         RNNCELLS_UNROLL
         for (int i = 0; i < Cell::saved; ++i) store_vector(save[i], kept[i * size_.units + unit]);
         RNNCELLS_UNROLL
@@ -227,7 +228,7 @@ class LaneForward {
   const ForwardCall<S>& call_;
   const Sizes size_;
   const TimeSteps steps_;
-  const bool fused_;
+  const bool fused_, keeps_;
   const LaneSeries<S> reserve_;
   Buffer<T> biases_, added_biases_;  // [shares * H]; those added after the products
   Buffer<T> wide_input_, wide_recurrent_;

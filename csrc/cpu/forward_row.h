@@ -61,7 +61,7 @@ RNNCELLS_INLINE V sums_of(V (&square)[V::lanes]) {
   return square[0];
 }
 
-template <class Cell, class S, bool Keep>
+template <class Cell, class S>
 class RowForward {
   using T = Compute<S>;
   using V = Vec<T>;
@@ -139,7 +139,7 @@ class RowForward {
     }
     Cell::template forward<0>(share, previous, next, save);
     store_vector(next[0], out + unit, present);
-    if constexpr (Keep) {
+    if (call_.reserve != nullptr) {
       S* kept =
           call_.reserve + (t * size_.batch + row) * reserve_slots<Cell>() * size_.units + unit;
       RNNCELLS_UNROLL
