@@ -1,11 +1,13 @@
 """Times what a call costs: one time step of one sequence, in inference, against torch.nn.
 
-``python -m bench.overhead`` times layers and cells at T=1, B=1 and few units, where nearly all of
-the time is the way from Python to the kernel and back.
+``python -m bench.overhead`` times layers and cells at T=1, B=1 and few units, where most of the
+time is the way from Python to the kernel and back. Ours go through ``rnncells.streaming``, past
+the operators.
 """
 
 import argparse
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ STEPS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
     "lstm cell": (rnncells.LSTMCell, nn.LSTMCell),
     "gru cell": (rnncells.GRUCell, nn.GRUCell),
 }
+UNITS = (16, 64)
 HEADER = ("module", "I,H", "state", "ours µs", "torch µs", "ratio")
 
 
@@ -69,20 +72,23 @@ def measure(kind: str, I: int, H: int, state: bool, budget_s: float) -> dict[str
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser("overhead", __doc__)
-    parser.add_argument("--inputs", type=int, default=16, help="I (16)")
-    parser.add_argument("--units", type=int, default=16, help="H (16)")
+    parser.add_argument("--units", nargs="+", type=int, default=UNITS, help="H (16 and 64)")
+    parser.add_argument("--inputs", type=int, help="I, the same for every H (as many as units)")
     parser.add_argument("--seconds", type=float, default=1.0, help="time for each row (1)")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if min([*options.units, 1 if options.inputs is None else options.inputs]) < 1:
+        parser.error("--units and --inputs are at least 1")
+    return options
 
 
 def main() -> None:
     """Measure, print the table, and write JSON."""
     options = parse()
     facts = start(1)
-    cases = [(kind, state) for kind in [*CELLS, *STEPS] for state in (False, True)]
+    cases = list(product(options.units, [*CELLS, *STEPS], (False, True)))
     rows = [
-        measure(kind, options.inputs, options.units, state, options.seconds)
-        for kind, state in with_progress(cases, lambda case: str(case[0]))
+        measure(kind, options.inputs or H, H, state, options.seconds)
+        for H, kind, state in with_progress(cases, lambda case: f"{case[1]}, {case[0]} units")
     ]
     lines = [
         (

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import accuracy, cpu, machine, memory, plot
+from bench import accuracy, cpu, machine, memory, overhead, plot, timing
 from bench.layers import CELLS, Shape, forward, make_data, make_pair, required_flops, training_step
 from bench.progress import with_progress
 from bench.table import align
@@ -101,16 +101,16 @@ def test_timing_is_in_turn_and_sees_the_ratio() -> None:
         calls.append(name)
         time.sleep(seconds)
 
-    timing = time_pair(lambda: run("ours", 11e-3), lambda: run("peer", 25e-3), budget_s=0.0)
-    assert timing.rounds == LEAST_ROUNDS
+    found = time_pair(lambda: run("ours", 11e-3), lambda: run("peer", 25e-3), budget_s=0.0)
+    assert found.rounds == LEAST_ROUNDS
     # Both sleep longer than one sample's least time, so a sample is one call that counts, after one
     # that does not.
     assert calls[-4 * LEAST_ROUNDS :] == ["ours", "ours", "peer", "peer"] * LEAST_ROUNDS
     # sleep never returns early; a busy machine adds to either, by less than the tenfold.
-    assert timing.ours_s >= 11e-3
-    assert timing.peer_s >= 25e-3
-    assert timing.ratio_low <= timing.ratio <= timing.ratio_high
-    assert 0.2 < timing.ratio < 25
+    assert found.ours_s >= 11e-3
+    assert found.peer_s >= 25e-3
+    assert found.ratio_low <= found.ratio <= found.ratio_high
+    assert 0.2 < found.ratio < 25
 
 
 def test_a_table_is_aligned() -> None:
@@ -183,6 +183,36 @@ def test_cpu_writes_table_json_and_picture(
     if plot.ADVICE not in told:
         picture = (tmp_path / "cpu-1-thread.png").read_bytes()
         assert picture.startswith(b"\x89PNG")
+
+
+def test_overhead_times_each_module_at_each_size(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(timing, "LEAST_SAMPLE_S", 0.0)
+    options = ["--units", "2", "3", "--seconds", "0", "--out", str(tmp_path)]
+    run_main(monkeypatch, overhead.main, *options)
+    rows = json.loads((tmp_path / "overhead.json").read_text())["rows"]
+    modules = [*CELLS, *overhead.STEPS]
+    assert [(row["inputs"], row["units"], row["module"], row["state"]) for row in rows] == [
+        (size, size, module, state)
+        for size in (2, 3)
+        for module in modules
+        for state in (False, True)
+    ]
+    told = capsys.readouterr().out
+    assert told.count("2,2") == told.count("3,3") == 2 * len(modules)
+    run_main(monkeypatch, overhead.main, *options, "--inputs", "4", "--units", "5")
+    rows = json.loads((tmp_path / "overhead.json").read_text())["rows"]
+    assert {(row["inputs"], row["units"]) for row in rows} == {(4, 5)}
+
+
+@pytest.mark.parametrize("options", [("--units", "16", "0"), ("--inputs", "0")])
+def test_overhead_refuses_sizes_below_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    with pytest.raises(SystemExit):
+        run_main(monkeypatch, overhead.main, *options)
+    assert "--units and --inputs are at least 1" in capsys.readouterr().err
 
 
 def test_without_matplotlib_the_way_to_a_picture_is_told(
