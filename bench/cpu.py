@@ -4,7 +4,8 @@
 counts the matrix products that the result requires (see ``bench.layers.required_flops``). Its
 shares are of the rates that a large float32 product made in the same run: torch.mm's, which is what
 torch.nn builds on, and the best that was seen (see ``bench.machine.product_rates``), which is the
-machine's limit.
+machine's limit. The regime is what the engine chose to put into the lanes of a vector: the units,
+the rows of the batch, or the terms of each sum (depth).
 """
 
 import argparse
@@ -27,7 +28,9 @@ from bench.layers import (
 from bench.progress import with_progress
 from bench.table import align
 from bench.timing import time_pair
+from rnncells import _C
 
+ENGINE_NAMES = {"rnn": "rnn_tanh", "lstm": "lstm", "gru": "gru"}
 MODES = ("forward", "training")
 GRID = (
     "1,16,32,64",
@@ -41,7 +44,18 @@ GRID = (
     "400,1,64,128",
 )
 QUICK_GRID = ("1,16,32,64", "50,32,1,20", "100,64,128,128")
-HEADER = ("cell", "mode", "T,B,I,H", "ours ms", "torch ms", "ratio", "GF/s", "of mm", "of best")
+HEADER = (
+    "cell",
+    "mode",
+    "T,B,I,H",
+    "regime",
+    "ours ms",
+    "torch ms",
+    "ratio",
+    "GF/s",
+    "of mm",
+    "of best",
+)
 
 
 def measure(cell: str, mode: str, shape: Shape, budget_s: float) -> dict[str, Any]:
@@ -57,11 +71,13 @@ def measure(cell: str, mode: str, shape: Shape, budget_s: float) -> dict[str, An
             forward(layer, x)
 
     timing = time_pair(lambda: run(ours), lambda: run(peer), budget_s)
-    flops = required_flops(cell, shape, training=mode == "training")
+    training = mode == "training"
+    flops = required_flops(cell, shape, training)
     return {
         "cell": cell,
         "mode": mode,
         "shape": str(shape),
+        "regime": _C.regime(ENGINE_NAMES[cell], *shape, training),
         "ours_ms": timing.ours_s * 1e3,
         "torch_ms": timing.peer_s * 1e3,
         "ratio": timing.ratio,
@@ -98,6 +114,7 @@ def as_table(rows: list[dict[str, Any]]) -> str:
             row["cell"],
             row["mode"],
             row["shape"],
+            row["regime"],
             f"{row['ours_ms']:.3f}",
             f"{row['torch_ms']:.3f}",
             f"{row['ratio']:.2f}",

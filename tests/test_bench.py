@@ -22,6 +22,7 @@ from bench.layers import CELLS, Shape, forward, make_data, make_pair, required_f
 from bench.progress import with_progress
 from bench.table import align
 from bench.timing import LEAST_ROUNDS, time_pair
+from rnncells import _C
 
 ROOT = Path(__file__).parent.parent
 SMALL = Shape(T=3, B=2, I=4, H=5)
@@ -183,6 +184,22 @@ def test_cpu_writes_table_json_and_picture(
     if plot.ADVICE not in told:
         picture = (tmp_path / "cpu-1-thread.png").read_bytes()
         assert picture.startswith(b"\x89PNG")
+
+
+def test_the_regime_is_the_engine_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the cell by the engine's name, its sizes in order, and the mode."""
+    asked: list[tuple[Any, ...]] = []
+
+    def regime(*call: Any) -> str:
+        asked.append(call)
+        return "units"
+
+    monkeypatch.setattr(_C, "regime", regime)
+    for cell in CELLS:
+        assert cpu.measure(cell, "training", SMALL, 0.0)["regime"] == "units"
+    assert cpu.measure("gru", "forward", SMALL, 0.0)["regime"] == "units"
+    engine = [("rnn_tanh", True), ("lstm", True), ("gru", True), ("gru", False)]
+    assert asked == [(cell, *SMALL, training) for cell, training in engine]
 
 
 def test_overhead_times_each_module_at_each_size(
