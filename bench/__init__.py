@@ -1,1 +1,1 @@
-"""Benchmarks beside torch.nn: ``python -m bench.cpu``, ``bench.accuracy`` and ``bench.memory``."""
+"""Benchmarks beside torch.nn and others: ``python -m bench.cpu``, and the modules beside it."""

@@ -23,9 +23,14 @@ def add_cells(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=list(CELLS))
 
 
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add ``--threads``."""
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch's pool (1)")
+
+
 def add_grid(parser: argparse.ArgumentParser) -> None:
     """Add ``--threads``, ``--shapes``, None where none is named, and ``--cells``."""
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch's pool (1)")
+    add_threads(parser)
     parser.add_argument(
         "--shapes", nargs="+", type=Shape.parse, metavar="T,B,I,H", help="instead of the grid"
     )

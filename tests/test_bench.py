@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import torch
 
-from bench import accuracy, cpu, machine, memory, overhead, plot, timing
+from bench import accuracy, chapter, cpu, machine, memory, overhead, plot, timing
 from bench.layers import CELLS, Shape, forward, make_data, make_pair, required_flops, training_step
+from bench.peers.torch_loop import Forecaster, TorchLoop
 from bench.progress import with_progress
 from bench.table import align
 from bench.timing import LEAST_ROUNDS, time_pair
@@ -230,6 +231,100 @@ def test_overhead_refuses_sizes_below_one(
     with pytest.raises(SystemExit):
         run_main(monkeypatch, overhead.main, *options)
     assert "--units and --inputs are at least 1" in capsys.readouterr().err
+
+
+def test_the_chapter_s_targets_are_the_next_ten_values() -> None:
+    x, y = chapter.make_data(3)
+    assert x.shape == (3, 50, 1)
+    assert y.shape == (3, 50, 10)
+    for ahead in range(10):
+        assert torch.equal(y[:, : 49 - ahead, ahead], x[:, 1 + ahead :, 0])
+        assert torch.equal(y[:, -1, ahead], y[:, -1 - (9 - ahead), 9])
+    assert 0.1 < x.std() < 0.75  # sines of 0.5 and 0.2
+
+
+def small_loop(cell: str) -> TorchLoop:
+    torch.manual_seed(0)
+    layer = None if cell == chapter.FLOOR else CELLS[cell][0]
+    return TorchLoop(Forecaster(layer), *chapter.make_data(5))
+
+
+@pytest.mark.parametrize("cell", [*CELLS, chapter.FLOOR])
+def test_a_warm_up_is_forgotten_and_an_epoch_is_not(cell: str) -> None:
+    loop = small_loop(cell)
+    batches = list(torch.arange(5).split(2))
+
+    def error() -> float:
+        return float((loop.predict(loop.x) - loop.y).square().mean())
+
+    before = error()
+    loop.warm_up(batches)
+    assert error() == before
+    for _ in range(10):
+        loop.epoch(batches)
+    assert error() < before
+
+
+def test_the_chapter_times_each_side_of_each_cell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "jax", None)
+    run_main(monkeypatch, chapter.main, "--series", "34", "--epochs", "2", "--out", str(tmp_path))
+    told = capsys.readouterr().out
+    assert chapter.ADVICE in told
+    written = json.loads((tmp_path / "chapter.json").read_text())
+    assert (written["machine"]["series"], written["machine"]["epochs"]) == (34, 2)
+    rows = {(row["cell"], row["who"]): row for row in written["rows"]}
+    assert list(rows) == [
+        ("none", "the loop alone"),
+        *((cell, who) for cell in CELLS for who in ("ours", "torch.nn")),
+    ]
+    for row in rows.values():
+        assert row["epoch_s"] > 0
+        assert row["cores"] > 0
+        assert f"{row['validation_mse']:.5f}" in told
+    for cell in CELLS:
+        ours, peer = rows[cell, "ours"], rows[cell, "torch.nn"]
+        assert ours["ratio"] == 1
+        for error in ("validation_mse", "last_step_mse"):
+            assert peer[error] == pytest.approx(ours[error], rel=1e-5)
+
+
+def test_sides_that_did_not_train_the_same_are_refused() -> None:
+    rows = [
+        {"cell": "gru", "who": who, "validation_mse": error}
+        for who, error in (("ours", 0.02), ("torch.nn", 0.02), ("JAX", 0.021))
+    ]
+    chapter.check_errors(rows[:2])
+    with pytest.raises(SystemExit, match=r"gru: the validation MSE of JAX is 0\.021000"):
+        chapter.check_errors(rows)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_jax_trains_the_same_network(cell: str) -> None:
+    for package in chapter.JAX:
+        pytest.importorskip(package)
+    from bench.peers.jax_scan import JaxScan
+
+    loop = small_loop(cell)
+    peer = JaxScan(cell, loop.net.state_dict(), loop.x, loop.y)
+    batches = list(torch.arange(5).split(2))
+    peer.warm_up(batches)
+    before = loop.predict(loop.x)
+    torch.testing.assert_close(peer.predict(loop.x), before)
+    for side in (loop, peer):
+        side.epoch(batches)
+    assert (loop.predict(loop.x) - before).abs().max() > 1e-3
+    torch.testing.assert_close(peer.predict(loop.x), loop.predict(loop.x), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("option", ["--threads", "--epochs", "--series"])
+def test_the_chapter_refuses_counts_below_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    with pytest.raises(SystemExit):
+        run_main(monkeypatch, chapter.main, option, "0")
+    assert "--threads, --epochs and --series are at least 1" in capsys.readouterr().err
 
 
 def test_without_matplotlib_the_way_to_a_picture_is_told(
