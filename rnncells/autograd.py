@@ -234,7 +234,8 @@ def run_layer(
         if is_exporting():
             return onnx_layer(x, states, weights, cell, bidirectional, lengths, batch_sizes)
         # An exported program serves inference first: trained, it runs the forward pass once more.
-        save = torch.is_grad_enabled() and not torch.compiler.is_exporting()
+        # (Of is_exporting() itself Dynamo of torch 2.11 says that it is true always.)
+        save = torch.is_grad_enabled() and not torch.compiler._is_exporting_flag
         save = save and any([t.requires_grad for t in (x, *states, *weights)])  # noqa: C419
         y, last, _ = layer_forward(
             x, list(states), list(weights), lengths, batch_sizes, cell, bidirectional, save
