@@ -156,6 +156,9 @@ class LaneBackward {
     if (call_.y_gradient == nullptr) clear_row(block.outside.get(), size_.units * width);
     if (looks_at_hidden) hidden_after<Width>(block, end);
     if (sums != nullptr) start_joined_rows<Width>(block);
+    for (const Buffer<S>& kept : block.kept) {  // the lanes without a sequence hold no numbers
+      if (present(row, Width - 1) < lanes) clear_row(kept.get(), reserve_.values * lanes);
+    }
     for (int64_t s = end; s >= 0; --s) {
       if (call_.y_gradient != nullptr) {
         turn_rows<Width>(row, call_.y_gradient, steps_.at(s), call_.y_gradient_step_stride,

@@ -54,7 +54,7 @@ class LaneForward {
     in_parallel(call_.pool, ceil_divide(size_.batch, lanes), work,
                 [this](int64_t begin, int64_t end) {
                   for_blocks(begin, end, [this](auto width, int64_t vector) {
-                    run_block<decltype(width)::value>(vector * lanes);
+                    this->template run_block<decltype(width)::value>(vector * lanes);
                   });
                 });
   }

@@ -27,14 +27,14 @@ struct Register<float> {
   typedef float Native __attribute__((vector_size(RNNCELLS_VECTOR_BYTES)));
   typedef float Loose
       __attribute__((vector_size(RNNCELLS_VECTOR_BYTES), aligned(alignof(float)), may_alias));
-  typedef int32_t Bits __attribute__((vector_size(RNNCELLS_VECTOR_BYTES)));
+  typedef uint32_t Bits __attribute__((vector_size(RNNCELLS_VECTOR_BYTES)));
 };
 template <>
 struct Register<double> {
   typedef double Native __attribute__((vector_size(RNNCELLS_VECTOR_BYTES)));
   typedef double Loose
       __attribute__((vector_size(RNNCELLS_VECTOR_BYTES), aligned(alignof(double)), may_alias));
-  typedef int64_t Bits __attribute__((vector_size(RNNCELLS_VECTOR_BYTES)));
+  typedef uint64_t Bits __attribute__((vector_size(RNNCELLS_VECTOR_BYTES)));
 };
 
 template <class T, int... I>
@@ -149,12 +149,12 @@ RNNCELLS_INLINE Vec<T> select_less(Vec<T> a, Vec<T> b, Vec<T> yes, Vec<T> no) {
 RNNCELLS_INLINE Vec<float> power_of_two(Vec<float> shifted) {
   using Bits = Register<float>::Bits;
   return Vec<float>(reinterpret_cast<Vec<float>::Native>((reinterpret_cast<Bits>(shifted.v) << 23) +
-                                                         int32_t{0x3f800000}));
+                                                         uint32_t{0x3f800000}));
 }
 RNNCELLS_INLINE Vec<double> power_of_two(Vec<double> shifted) {
   using Bits = Register<double>::Bits;
   return Vec<double>(reinterpret_cast<Vec<double>::Native>(
-      (reinterpret_cast<Bits>(shifted.v) << 52) + int64_t{0x3ff0000000000000}));
+      (reinterpret_cast<Bits>(shifted.v) << 52) + uint64_t{0x3ff0000000000000}));
 }
 
 #if RNNCELLS_VECTOR_BYTES == 64
