@@ -35,7 +35,7 @@ class Owned {
 // What Python tells once: torch's classes and functions, held for good.
 struct Torch {
   const DLPackExchangeAPI* exchange;  // null: none that is known here
-  PyObject *tensor, *parameter, *empty_like, *new_empty, *watchers;
+  PyObject *tensor, *parameter, *empty_like, *new_empty, *is_neg, *watchers;
 };
 Torch torch{};
 
@@ -61,6 +61,7 @@ PyObject* watch(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   found.empty_like = Py_NewRef(arguments[2]);
   found.watchers = Py_NewRef(arguments[3]);
   found.new_empty = PyUnicode_InternFromString("new_empty");
+  found.is_neg = PyUnicode_InternFromString("is_neg");
   torch = found;
   Py_RETURN_NONE;
 }
@@ -83,10 +84,8 @@ struct View {
     const auto type = reinterpret_cast<PyObject*>(Py_TYPE(from));
     if (type != torch.tensor && type != torch.parameter) return false;
     if (torch.exchange->dltensor_from_py_object_no_sync(from, &t) != 0) return false;
-    // A stride of one tells, too, that no values wait to be negated: those are every other number
-    // of a complex tensor.
     return t.device.device_type == kDLCPU && t.data != nullptr && t.ndim > 0 &&
-           t.strides[t.ndim - 1] == 1;
+           t.strides[t.ndim - 1] == 1 && !waits_to_be_negated();
   }
   bool is(std::initializer_list<int64_t> shape, const DLDataType& dtype) const {
     if (t.ndim != static_cast<int32_t>(shape.size()) || t.dtype.code != dtype.code ||
@@ -100,6 +99,12 @@ struct View {
       contiguous *= t.shape[i];
     }
     return true;
+  }
+  // As the imaginary part of a conjugate does, of which DLPack says nothing.
+  bool waits_to_be_negated() const {
+    PyObject* self = object;
+    const Owned says(PyObject_VectorcallMethod(torch.is_neg, &self, 1, nullptr));
+    return says.get() != Py_False;
   }
   template <class T>
   T* data() const {
@@ -162,7 +167,7 @@ class Call {
     for (int i = 0; i < weight_count_; ++i) {
       PyObject* weight = PyDict_GetItem(parameters, PyTuple_GET_ITEM(plan_.names, i));
       if (weight == nullptr) return false;
-      if (weight == Py_None && i == 2 && weight_count_ == most_weights &&
+      if (weight == Py_None && is_cell_ && i == 2 && weight_count_ == most_weights &&
           PyDict_GetItem(parameters, PyTuple_GET_ITEM(plan_.names, 3)) == Py_None) {
         weight_count_ = 2;  // a cell without biases
         return true;
@@ -316,7 +321,7 @@ PyObject* stream(PyObject* const* arguments, Py_ssize_t count, bool is_cell) {
       PyTuple_GET_SIZE(arguments[0]) != 4 || !PyDict_Check(arguments[1])) {
     Py_RETURN_NONE;
   }
-  Call call(arguments[0], arguments[2] == Py_True, is_cell);
+  Call call(arguments[0], PyObject_IsTrue(arguments[2]) == 1, is_cell);
   if (call.read_input(arguments[3]) && call.read_weights(arguments[1]) &&
       call.read_states(arguments[4]) && !somebody_watches()) {
     return call.run();

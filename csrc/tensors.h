@@ -89,7 +89,10 @@ inline Tensor as_contiguous(const Tensor& tensor) {
 
 template <class T>
 const T* data(const Tensor& tensor) {
-  return static_cast<const T*>(tensor.const_data_ptr());
+  const void* values = tensor.const_data_ptr();
+  RNNCELLS_REQUIRE(values != nullptr || tensor.numel() == 0, "a tensor of shape ",
+                   text(sizes_of(tensor)), " has no memory: its storage was freed");
+  return static_cast<const T*>(values);
 }
 template <class T>
 T* mutable_data(const Tensor& tensor) {

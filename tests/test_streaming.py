@@ -273,6 +273,7 @@ STRANGE: dict[str, Callable[[Tensor], Tensor]] = {
     "permuted": lambda x: x.permute(2, 1, 0).contiguous().permute(2, 1, 0),
     "to be negated": lambda x: torch.complex(x, -x).conj().imag,
     "of one column": lambda x: torch.complex(x, -x).conj().imag[..., :1],
+    "to be negated, of one column": lambda x: torch.complex(x, -x).conj().imag[..., 0, None],
     "a subclass": lambda x: x.as_subclass(Named),
 }
 
@@ -321,6 +322,33 @@ def test_a_weight_of_another_shape_is_refused(kind: str) -> None:
             layer(x)
         del layer.weight_hh_l0
         with pytest.raises(TypeError, match="weight_hh_l0: expected a Tensor"):
+            layer(x)
+
+
+def test_whatever_is_true_is_batch_first(kind: str, streamed: Streamed) -> None:
+    layer, x = LAYERS[kind](I, H), torch.randn(4, 2, I)
+    setattr(layer, "batch_first", 1)  # noqa: B010
+    with torch.no_grad():
+        found = layer(x)
+    assert streamed.yes == 1
+    assert_same(found, layer(x))
+
+
+def test_a_layer_whose_biases_were_taken_is_refused(kind: str) -> None:
+    layer, x = LAYERS[kind](I, H), torch.randn(1, 1, I)
+    for name in ("bias_ih_l0", "bias_hh_l0"):
+        delattr(layer, name)
+        layer.register_parameter(name, None)
+    for context in (torch.enable_grad, torch.no_grad):
+        with context(), pytest.raises(TypeError, match="bias_ih_l0: expected a Tensor"):
+            layer(x)
+
+
+def test_a_freed_storage_is_refused(kind: str) -> None:
+    layer, x = LAYERS[kind](I, H), torch.randn(2, 2, I)
+    layer.get_parameter("weight_hh_l0").untyped_storage().resize_(0)
+    for context in (torch.enable_grad, torch.no_grad):
+        with context(), pytest.raises(RuntimeError, match="has no memory: its storage was freed"):
             layer(x)
 
 
