@@ -3,6 +3,7 @@
 #include <ATen/dlpack.h>
 
 #include <initializer_list>
+#include <new>
 
 #include "cpu/isa.h"
 #include "cpu/regime.h"
@@ -10,7 +11,6 @@
 namespace rnncells {
 namespace {
 
-constexpr int64_t most_rows = 8;  // more of them, and a call costs little beside them
 constexpr int most_weights = 4;
 
 // A reference that is given back.
@@ -157,7 +157,7 @@ class Call {
       step_stride_ = t.strides[step];
       row_stride_ = t.strides[row];
     }
-    return steps_ > 0 && batch_ > 0 && steps_ * batch_ <= most_rows && is_float(t.dtype);
+    return steps_ > 0 && batch_ > 0 && steps_ * batch_ <= streamed_rows && is_float(t.dtype);
   }
 
   bool read_weights(PyObject* parameters) {
@@ -220,17 +220,15 @@ class Call {
     } else if (!output.read(y.get())) {
       return not_a_case();
     }
+    bool done = true;
     Py_BEGIN_ALLOW_THREADS;  // as while torch's operators work
-    if (x_.t.dtype.code == kDLBfloat) {
-      compute<BFloat16>(output, targets);
-    } else if (x_.t.dtype.bits == 16) {
-      compute<Float16>(output, targets);
-    } else if (x_.t.dtype.bits == 32) {
-      compute<float>(output, targets);
-    } else {
-      compute<double>(output, targets);
+    try {
+      compute(output, targets);
+    } catch (const std::bad_alloc&) {
+      done = false;
     }
     Py_END_ALLOW_THREADS;
+    if (!done) return PyErr_NoMemory();
     PyObject* states = count == 1 ? Py_NewRef(PyTuple_GET_ITEM(last.get(), 0)) : last.release();
     if (is_cell_) return states;
     PyObject* result = PyTuple_Pack(2, y.get(), states);
@@ -275,8 +273,20 @@ class Call {
     return batched_ ? make({1, batch_, plan_.units}, model) : make({1, plan_.units}, model);
   }
 
-  template <class T>
   void compute(const View& output, const View* targets) const {
+    if (x_.t.dtype.code == kDLBfloat) {
+      compute_as<BFloat16>(output, targets);
+    } else if (x_.t.dtype.bits == 16) {
+      compute_as<Float16>(output, targets);
+    } else if (x_.t.dtype.bits == 32) {
+      compute_as<float>(output, targets);
+    } else {
+      compute_as<double>(output, targets);
+    }
+  }
+
+  template <class T>
+  void compute_as(const View& output, const View* targets) const {
     const int64_t units = plan_.units;
     ForwardCall<T> call{};
     call.sizes = {steps_, batch_, plan_.inputs, units, units};

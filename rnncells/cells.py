@@ -91,6 +91,12 @@ class RecurrentCell(RNNCellBase):
         with torch.no_grad():
             return super()._slow_forward(*arguments, **keywords)
 
+    def _streamed(self, cell: str, input: Any, hx: Any) -> Any:
+        """What forward returns, or None where this is no case for :mod:`rnncells.streaming`."""
+        if is_compiling():
+            return None
+        return stream_cell(self._plans[cell], self._parameters, False, input, hx)
+
     def _step(self, cell: str, input: Tensor, states: Sequence[Tensor] | None) -> list[Tensor]:
         """Checks and one step; ``input`` is [B, I] or [I], each state [B, H] or [H]."""
         if isinstance(input, Proxy):
@@ -202,12 +208,9 @@ class SimpleRNNCell(RecurrentCell):
         if self.nonlinearity not in ("tanh", "relu"):
             raise RuntimeError(f"Unknown nonlinearity: {self.nonlinearity}")
         cell = f"rnn_{self.nonlinearity}"
-        if not is_compiling():
-            found: Tensor | None = stream_cell(
-                self._plans[cell], self._parameters, False, input, hx
-            )
-            if found is not None:
-                return found
+        found: Tensor | None = self._streamed(cell, input, hx)
+        if found is not None:
+            return found
         (h,) = self._step(cell, input, None if hx is None else (hx,))
         return h
 
@@ -228,12 +231,9 @@ class GRUCell(RecurrentCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Takes one step, as :meth:`SimpleRNNCell.forward` does."""
-        if not is_compiling():
-            found: Tensor | None = stream_cell(
-                self._plans["gru"], self._parameters, False, input, hx
-            )
-            if found is not None:
-                return found
+        found: Tensor | None = self._streamed("gru", input, hx)
+        if found is not None:
+            return found
         (h,) = self._step("gru", input, None if hx is None else (hx,))
         return h
 
@@ -268,12 +268,9 @@ class LSTMCell(RecurrentCell):
         Raises:
             What :meth:`SimpleRNNCell.forward` raises.
         """
-        if not is_compiling():
-            found: tuple[Tensor, Tensor] | None = stream_cell(
-                self._plans["lstm"], self._parameters, False, input, hx
-            )
-            if found is not None:
-                return found
+        found: tuple[Tensor, Tensor] | None = self._streamed("lstm", input, hx)
+        if found is not None:
+            return found
         if hx is not None:
             require_pair("lstm_cell", hx)
         h, c = self._step("lstm", input, hx)

@@ -21,6 +21,13 @@ __all__ = ["GRU", "LSTM", "RNN", "RecurrentLayer", "SimpleRNN"]
 Pair = tuple[Tensor, Tensor]
 
 
+def _streamed(layer: RecurrentLayer, input: Any, hx: Any, lengths: Lengths | None) -> Any:
+    """What forward returns, or None where this is no case for :mod:`rnncells.streaming`."""
+    if layer._plan is None or lengths is not None or is_compiling():
+        return None
+    return stream_layer(layer._plan, layer._parameters, layer.batch_first, input, hx)
+
+
 class OneStateLayer(RecurrentLayer):
     """A layer whose only state is the hidden state."""
 
@@ -62,12 +69,9 @@ class OneStateLayer(RecurrentLayer):
                 not fit, in torch.nn's words where it has them.
             NotImplementedError: for a device other than the CPU.
         """
-        if self._plan is not None and lengths is None and not is_compiling():
-            found: tuple[Tensor, Tensor] | None = stream_layer(
-                self._plan, self._parameters, self.batch_first, input, hx
-            )
-            if found is not None:
-                return found
+        found: tuple[Tensor, Tensor] | None = _streamed(self, input, hx, lengths)
+        if found is not None:
+            return found
         y, (h,) = self._run(input, None if hx is None else (hx,), lengths)
         return y, h
 
@@ -265,12 +269,9 @@ class LSTM(RecurrentLayer):
         Raises:
             What :meth:`OneStateLayer.forward` raises.
         """
-        if self._plan is not None and lengths is None and not is_compiling():
-            found: tuple[Tensor, Pair] | None = stream_layer(
-                self._plan, self._parameters, self.batch_first, input, hx
-            )
-            if found is not None:
-                return found
+        found: tuple[Tensor, Pair] | None = _streamed(self, input, hx, lengths)
+        if found is not None:
+            return found
         if hx is not None:
             require_pair("lstm", hx)
         y, (h, c) = self._run(input, hx, lengths)

@@ -20,8 +20,7 @@ bool too_few_rows_to_pack(const Sizes& sizes) {
   return sizes.batch >= least_batch && sizes.steps * whole_groups(sizes.batch) <= few_rows;
 }
 bool reads_weights_in_place(const Sizes& sizes) {
-  constexpr int64_t most_rows = 8;
-  return sizes.steps * sizes.batch <= most_rows;
+  return sizes.steps * sizes.batch <= streamed_rows;
 }
 
 bool better_over_the_batch(const CellFacts& cell, const Sizes& sizes) {

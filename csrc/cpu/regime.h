@@ -7,6 +7,9 @@
 
 namespace rnncells {
 
+// Of no more rows, time steps times sequences, the weights are read as they are.
+constexpr int64_t streamed_rows = 8;
+
 // What besides the sizes tells how a call can run.
 struct CallFacts {
   bool ragged, projected;
