@@ -4,6 +4,7 @@
 #include <torch/csrc/api/include/torch/version.h>
 
 #include "cpu/isa.h"
+#include "cpu/packed_bytes.h"
 #include "cpu/regime.h"
 #include "streaming.h"
 
@@ -50,15 +51,32 @@ py::dict cells() {
   return all;
 }
 
-std::string regime(const std::string& cell, int64_t steps, int64_t batch, int64_t inputs,
-                   int64_t units, bool training) {
+// Throws for a cell that is not there.
+const rnncells::CellEngine& engine_of(const std::string& cell) {
   for (const rnncells::CellEngine& engine : rnncells::cpu_engine()) {
-    if (cell != engine.facts.name) continue;
-    const rnncells::Sizes sizes{steps, batch, inputs, units, units};
-    return rnncells::name_of(
-        rnncells::choose_regime(engine.facts, sizes, {false, false, training, false, true}));
+    if (cell == engine.facts.name) return engine;
   }
   throw std::invalid_argument("rnncells: unknown cell '" + cell + "'");
+}
+
+std::string regime(const std::string& cell, int64_t steps, int64_t batch, int64_t inputs,
+                   int64_t units, bool training) {
+  const rnncells::Sizes sizes{steps, batch, inputs, units, units};
+  return rnncells::name_of(
+      rnncells::choose_regime(engine_of(cell).facts, sizes, {false, false, training, false, true}));
+}
+
+int64_t packed_bytes(const std::string& cell, int64_t inputs, int64_t units, int64_t outputs,
+                     bool projected, const std::string& dtype) {
+  const rnncells::CellEngine& engine = engine_of(cell);
+  const rnncells::Sizes sizes{1, 1, inputs, units, outputs};
+  if (dtype == "float64") return rnncells::packed_bytes<double>(engine, sizes, projected);
+  if (dtype == "float16")
+    return rnncells::packed_bytes<rnncells::Float16>(engine, sizes, projected);
+  if (dtype == "bfloat16") {
+    return rnncells::packed_bytes<rnncells::BFloat16>(engine, sizes, projected);
+  }
+  return rnncells::packed_bytes<float>(engine, sizes, projected);
 }
 
 }  // namespace
@@ -100,6 +118,9 @@ PYBIND11_MODULE(_C, module) {
       "What the lanes of a vector hold for a contiguous layer of these sizes, without lengths "
       "or a projection: 'units' of one sequence, sequences of the 'batch', or the 'depth' of a "
       "product.");
+  module.def("packed_bytes", &packed_bytes, py::arg("cell"), py::arg("inputs"), py::arg("units"),
+             py::arg("outputs"), py::arg("projected"), py::arg("dtype"),
+             "How many bytes layer_pack makes of one direction's weights.");
   module.def(
       "force_regime", &rnncells::force_regime, py::arg("name"),
       "Uses 'units', 'batch' or 'depth' wherever it can be had, or again what suits ('auto'); "

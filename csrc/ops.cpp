@@ -2,12 +2,14 @@
 // torch's stable ABI only, so that one build serves every torch from 2.11 on.
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 #include <tuple>
 
 #include "cpu/engine.h"
 #include "cpu/isa.h"
+#include "cpu/packed_bytes.h"
 #include "cpu/regime.h"
 #include "ragged.h"
 #include "tensors.h"
@@ -20,8 +22,9 @@ void run_on_torch_threads(int64_t n, Pool::Body body, void* context) {
 }
 
 Pool torch_pool() {
+  constexpr int64_t least_step_work = 32768;
   return {run_on_torch_threads, static_cast<int>(torch::stable::get_num_threads()),
-          thread_threshold()};
+          thread_threshold(), std::min(thread_threshold(), least_step_work)};
 }
 
 const CellEngine& engine_of(const std::string& cell) {
@@ -41,7 +44,7 @@ struct Arguments {
   const std::optional<Tensor>& lengths;
   const std::optional<Tensor>& batch_sizes;
   const std::string& cell;
-  bool bidirectional;
+  bool bidirectional, rowwise, recompute;
 };
 
 // The tensors of one call, checked, and the sizes read off them.
@@ -56,6 +59,7 @@ struct Layer {
   const Tensor& x;
   std::vector<Tensor> states;  // contiguous, [D, B, P], every other [D, B, H]; or none
   bool bias = false, projected = false;
+  const bool rowwise, recompute;
 
   void check(const Tensor& tensor, const std::string& name,
              const std::vector<int64_t>& expected) const {
@@ -74,7 +78,9 @@ struct Layer {
         dtype(given.x.scalar_type()),
         weights(given.weights),
         x_sizes(sizes_of(given.x)),
-        x(given.x) {
+        x(given.x),
+        rowwise(given.rowwise),
+        recompute(given.recompute) {
     RNNCELLS_REQUIRE(x.is_cpu(), "the input is not on the CPU, and this build has no ",
                      "engine for its device");
     RNNCELLS_REQUIRE(is_supported(dtype),
@@ -157,7 +163,9 @@ struct Layer {
     sizes.insert(sizes.begin(), directions);
     return sizes;
   }
-  int64_t slots() const { return engine.facts.reserve_slots + projected; }
+  int64_t slots() const {
+    return recompute ? engine.facts.states - 1 : engine.facts.reserve_slots + projected;
+  }
   bool padded() const { return ragged.has_value() && !ragged->order.empty(); }
 
   // None, or one for each state of the cell; contiguous.
@@ -218,10 +226,12 @@ struct Layer {
 
   // What forward and backward have in common.
   template <class T, class Call>
-  void fill(Call& call, int64_t direction, bool keeps, bool rowwise) const {
+  void fill(Call& call, int64_t direction, bool keeps, bool packed) const {
     call.sizes = size;
     call.regime = choose_regime(
-        engine.facts, size, {ragged.has_value(), projected, keeps, rowwise, has_unit_strides()});
+        engine.facts, size,
+        {ragged.has_value(), projected, keeps, rowwise, has_unit_strides(), recompute, packed});
+    call.recompute = recompute;
     call.row_counts = ragged.has_value() ? ragged->counts.data() : nullptr;
     call.order = padded() ? ragged->order.data() : nullptr;
     call.reverse = direction == 1;
@@ -249,11 +259,30 @@ struct Layer {
 };
 
 template <class T>
+const void* packed_weights(const Layer& layer, const Tensor& packed, int64_t direction) {
+  const std::string not_ours = "packed is not what layer_pack made of these weights";
+  RNNCELLS_REQUIRE(packed.is_cpu() && packed.is_contiguous() && packed.dim() == 2 &&
+                       packed.scalar_type() == ScalarType::Byte &&
+                       packed.size(0) == layer.directions && packed.size(1) > packed_head,
+                   not_ours);
+  const char* head = data<char>(packed) + direction * packed.size(1);
+  const std::string isa(head, strnlen(head, packed_head));
+  const std::vector<std::string> known = compiled_isas();
+  RNNCELLS_REQUIRE(std::find(known.begin(), known.end(), isa) != known.end(), not_ours);
+  RNNCELLS_REQUIRE(isa == current_isa(), "the weights were packed for the instruction set ", isa,
+                   ", and ", current_isa(), " is in use");
+  RNNCELLS_REQUIRE(packed.size(1) == packed_bytes<T>(layer.engine, layer.size, layer.projected),
+                   not_ours);
+  return head + packed_head;
+}
+
+template <class T>
 void run_forward(const Layer& layer, const Tensor& y, const std::vector<Tensor>& last,
-                 const Tensor* reserve, bool rowwise) {
+                 const Tensor* reserve, const Tensor* packed) {
   for (int64_t d = 0; d < layer.directions; ++d) {
     ForwardCall<T> call{};
-    layer.fill<T>(call, d, reserve != nullptr, rowwise);
+    layer.fill<T>(call, d, reserve != nullptr, packed != nullptr);
+    if (packed != nullptr) call.packed = packed_weights<T>(layer, *packed, d);
     call.y = mutable_data<T>(y) + d * layer.size.outputs;
     for (size_t i = 0; i < last.size(); ++i) {
       call.last[i] = mutable_data<T>(last[i]) + layer.state_offset(i, d);
@@ -279,8 +308,10 @@ void clear_unused(const Layer& layer, const Tensor& reserve) {
 std::tuple<Tensor, std::vector<Tensor>, Tensor> layer_forward(
     const Tensor& x, const std::vector<Tensor>& states, const std::vector<Tensor>& weights,
     const std::optional<Tensor>& lengths, const std::optional<Tensor>& batch_sizes,
-    const std::string& cell, bool bidirectional, bool save, bool tidy, bool rowwise) {
-  const Layer layer({x, states, weights, lengths, batch_sizes, cell, bidirectional});
+    const std::string& cell, bool bidirectional, bool save, bool tidy, bool rowwise, bool recompute,
+    const std::optional<Tensor>& packed) {
+  const Layer layer(
+      {x, states, weights, lengths, batch_sizes, cell, bidirectional, rowwise, recompute});
   const Tensor y = empty(layer.output_sizes(), layer.dtype);
   std::vector<Tensor> last;
   for (int i = 0; i < layer.engine.facts.states; ++i) {
@@ -288,7 +319,8 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor> layer_forward(
   }
   const Tensor reserve = empty(save ? layer.reserve_sizes() : std::vector<int64_t>{0}, layer.dtype);
   with_type(layer.dtype, [&](auto stored) {
-    run_forward<decltype(stored)>(layer, y, last, save ? &reserve : nullptr, rowwise);
+    run_forward<decltype(stored)>(layer, y, last, save ? &reserve : nullptr,
+                                  packed.has_value() ? &*packed : nullptr);
   });
   if (save && tidy && layer.padded()) clear_unused(layer, reserve);
   return {y, last, reserve};
@@ -320,13 +352,13 @@ struct Gradients {
 template <class T>
 void run_backward(const Layer& layer, const Tensor& y, const Tensor& reserve,
                   const Tensor* y_gradient, const std::vector<Tensor>& last_gradient,
-                  const Gradients& gradients, bool rowwise) {
+                  const Gradients& gradients) {
   const auto target = [](const Tensor* tensor, int64_t offset) -> T* {
     return tensor == nullptr ? nullptr : mutable_data<T>(*tensor) + offset;
   };
   for (int64_t d = 0; d < layer.directions; ++d) {
     BackwardCall<T> call{};
-    layer.fill<T>(call, d, true, rowwise);
+    layer.fill<T>(call, d, true, false);
     call.y = data<T>(y) + d * layer.size.outputs;
     if (layer.slots() > 0) call.reserve = data<T>(reserve) + layer.reserve_offset(d);
     if (y_gradient != nullptr) {
@@ -363,8 +395,9 @@ std::vector<Tensor> layer_backward(
     const Tensor& x, const std::vector<Tensor>& states, const std::vector<Tensor>& weights,
     const std::optional<Tensor>& lengths, const std::optional<Tensor>& batch_sizes, const Tensor& y,
     const Tensor& reserve, const std::string& cell, bool bidirectional,
-    const std::vector<int64_t>& needs, bool rowwise) {
-  const Layer layer({x, states, weights, lengths, batch_sizes, cell, bidirectional});
+    const std::vector<int64_t>& needs, bool rowwise, bool recompute) {
+  const Layer layer(
+      {x, states, weights, lengths, batch_sizes, cell, bidirectional, rowwise, recompute});
   layer.check(y, "y", layer.output_sizes());
   layer.check(reserve, "reserve", layer.reserve_sizes());
   const std::vector<Tensor> last = layer.checked_states(last_gradient, "grad_last");
@@ -383,9 +416,31 @@ std::vector<Tensor> layer_backward(
   }
   with_type(layer.dtype, [&](auto stored) {
     run_backward<decltype(stored)>(layer, as_contiguous(y), as_contiguous(reserve),
-                                   rows.has_value() ? &*rows : nullptr, last, gradients, rowwise);
+                                   rows.has_value() ? &*rows : nullptr, last, gradients);
   });
   return gradients.asked;
+}
+
+// The weights as layer_forward reads them, uint8 [D, bytes].
+Tensor layer_pack(const std::vector<Tensor>& weights, const std::string& cell, bool bidirectional) {
+  RNNCELLS_REQUIRE(!weights.empty() && weights[0].dim() == 2, "expected weights");
+  const Tensor x = empty({1, 0, weights[0].size(1)}, weights[0].scalar_type());
+  const std::vector<Tensor> none;
+  const std::optional<Tensor> nothing;
+  const Layer layer({x, none, weights, nothing, nothing, cell, bidirectional, false, false});
+  std::optional<Tensor> packed;
+  with_type(layer.dtype, [&](auto stored) {
+    using T = decltype(stored);
+    const int64_t bytes = packed_bytes<T>(layer.engine, layer.size, layer.projected);
+    packed = empty({layer.directions, bytes}, ScalarType::Byte);
+    char* head = mutable_data<char>(*packed);
+    std::memset(head, 0, layer.directions * bytes);
+    for (int64_t d = 0; d < layer.directions; ++d, head += bytes) {
+      std::strcpy(head, current_isa().c_str());
+      layer.engine.functions<T>().pack(layer.size, layer.weights_of<T>(d), head + packed_head);
+    }
+  });
+  return *packed;
 }
 
 }  // namespace
@@ -395,15 +450,18 @@ STABLE_TORCH_LIBRARY(rnncells, library) {
   library.def(
       "layer_forward(Tensor x, Tensor[] states, Tensor[] weights, Tensor? lengths, "
       "Tensor? batch_sizes, str cell, bool bidirectional, bool save, bool tidy=True, "
-      "bool rowwise=False) "
+      "bool rowwise=False, bool recompute=False, Tensor? packed=None) "
       "-> (Tensor y, Tensor[] last, Tensor reserve)");
   library.def(
       "layer_backward(Tensor? grad_y, Tensor[] grad_last, Tensor x, Tensor[] states, "
       "Tensor[] weights, Tensor? lengths, Tensor? batch_sizes, Tensor y, Tensor reserve, "
-      "str cell, bool bidirectional, int[] needs, bool rowwise=False) -> Tensor[]");
+      "str cell, bool bidirectional, int[] needs, bool rowwise=False, bool recompute=False) "
+      "-> Tensor[]");
+  library.def("layer_pack(Tensor[] weights, str cell, bool bidirectional) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(rnncells, CPU, library) {
   library.impl("layer_forward", TORCH_BOX(&rnncells::layer_forward));
   library.impl("layer_backward", TORCH_BOX(&rnncells::layer_backward));
+  library.impl("layer_pack", TORCH_BOX(&rnncells::layer_pack));
 }

@@ -9,6 +9,7 @@ Functions of its own form. Forward-mode differentiation runs through the referen
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ class _EagerLayer(Function):
         ctx: Any,
         cell: str,
         bidirectional: bool,
+        recompute: bool,
         lengths: Tensor | None,
         batch_sizes: Tensor | None,
         states: int,
@@ -36,11 +38,13 @@ class _EagerLayer(Function):
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         given, weights = list(tensors[:states]), list(tensors[states:])
+        inputs = x, given, weights, lengths, batch_sizes
         with BelowAutograd():
             y, last, reserve = layer_forward(
-                x, given, weights, lengths, batch_sizes, cell, bidirectional, True, False
+                *inputs, cell, bidirectional, True, False, False, recompute
             )
         ctx.cell, ctx.bidirectional, ctx.states = cell, bidirectional, states
+        ctx.recompute = recompute
         # The caller may change the output in place: saved as itself it would be refused then.
         ctx.changes, ctx.unchanged = _changes_of(y), y._version
         ctx.save_for_backward(lengths, batch_sizes, y.data, reserve, x, *tensors)
@@ -58,12 +62,13 @@ class _EagerLayer(Function):
                 y, _, _ = layer_forward(*inputs, ctx.cell, ctx.bidirectional, False)
         saved = *inputs, y, reserve, ctx.cell, ctx.bidirectional
         needs = _asked_for(ctx)
+        backward = partial(layer_backward, recompute=True) if ctx.recompute else layer_backward
         if torch.is_grad_enabled():  # someone will derive the gradient
-            found = gradients(layer_backward, saved, grad_y, grad_last, needs)
+            found = gradients(backward, saved, grad_y, grad_last, needs)
         else:
             with BelowAutograd():
-                found = gradients(layer_backward, saved, grad_y, grad_last, needs)
-        return (None, None, None, None, None, *found)
+                found = gradients(backward, saved, grad_y, grad_last, needs)
+        return (None, None, None, None, None, None, *found)
 
 
 _nothing = torch.empty(0)
@@ -83,7 +88,7 @@ def _asked_for(ctx: Any) -> list[bool]:
     Some require a gradient and are not among what torch.autograd.grad, or backward(inputs=...), was
     called for.
     """
-    needs = ctx.needs_input_grad[5:]
+    needs = ctx.needs_input_grad[6:]
     nodes = ctx.next_functions[-len(needs) :]  # lengths, where there are any, come before
     return [
         need and node is not None and _will_run(node)
@@ -107,6 +112,7 @@ class _TransformedLayer(Function):
     def forward(
         cell: str,
         bidirectional: bool,
+        recompute: bool,
         lengths: Tensor | None,
         batch_sizes: Tensor | None,
         states: int,
@@ -114,26 +120,29 @@ class _TransformedLayer(Function):
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         given, weights = list(tensors[:states]), list(tensors[states:])
+        inputs = x, given, weights, lengths, batch_sizes
         save, tidy, rowwise = True, True, True
         y, last, reserve = layer_forward(
-            x, given, weights, lengths, batch_sizes, cell, bidirectional, save, tidy, rowwise
+            *inputs, cell, bidirectional, save, tidy, rowwise, recompute
         )
         return (y, *last, reserve)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.cell, ctx.bidirectional, lengths, batch_sizes, ctx.states, *tensors = inputs
+        ctx.cell, ctx.bidirectional, ctx.recompute, *rest = inputs
+        lengths, batch_sizes, ctx.states, *tensors = rest
         ctx.mark_non_differentiable(output[-1])
         ctx.save_for_backward(lengths, batch_sizes, output[0], output[-1], *tensors)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         lengths, batch_sizes, y, reserve, *tensors = ctx.saved_tensors
-        needs = [int(needed) for needed in ctx.needs_input_grad[5:]]
+        needs = [int(needed) for needed in ctx.needs_input_grad[6:]]
         found = iter(
             _TransformedBackward.apply(
                 ctx.cell,
                 ctx.bidirectional,
+                ctx.recompute,
                 lengths,
                 batch_sizes,
                 ctx.states,
@@ -145,7 +154,7 @@ class _TransformedLayer(Function):
             )
         )
         gradients_of = (next(found) if needed else None for needed in needs)
-        return (None, None, None, None, None, *gradients_of)
+        return (None, None, None, None, None, None, *gradients_of)
 
 
 class _TransformedBackward(Function):
@@ -158,6 +167,7 @@ class _TransformedBackward(Function):
     def forward(
         cell: str,
         bidirectional: bool,
+        recompute: bool,
         lengths: Tensor | None,
         batch_sizes: Tensor | None,
         states: int,
@@ -171,11 +181,13 @@ class _TransformedBackward(Function):
         x, *rest = tensors[split:]
         given, weights = rest[:states], rest[states:]
         saved = x, given, weights, lengths, batch_sizes, y, reserve, cell, bidirectional
-        return tuple(layer_backward(grad_y, grad_last, *saved, needs, rowwise=True))
+        options = {"rowwise": True, "recompute": recompute}
+        return tuple(layer_backward(grad_y, grad_last, *saved, needs, **options))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.cell, ctx.bidirectional, lengths, batch_sizes, ctx.states, ctx.needs, *tensors = inputs
+        ctx.cell, ctx.bidirectional, _, lengths, batch_sizes, ctx.states, *rest = inputs
+        ctx.needs, *tensors = rest
         ctx.save_for_backward(lengths, batch_sizes, *tensors[2:])
 
     @staticmethod
@@ -193,7 +205,7 @@ class _TransformedBackward(Function):
             tensors[split:],
             grads,
         )
-        return (*[None] * 8, *found)
+        return (*[None] * 9, *found)
 
 
 def run_layer(
@@ -204,6 +216,8 @@ def run_layer(
     bidirectional: bool = False,
     lengths: Tensor | None = None,
     batch_sizes: Tensor | None = None,
+    recompute: bool = False,
+    packed: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Run one recurrent layer, all its directions, over whole sequences.
 
@@ -219,6 +233,8 @@ def run_layer(
         lengths: [B], int64 on the CPU, from 1 to T: the time steps of each sequence of a padded
             ``x``, of which nothing else is read.
         batch_sizes: [T], int64 on the CPU: for a packed ``x`` the rows of each time step.
+        recompute: keep the states alone for BPTT, which then runs the forward pass once more.
+        packed: what ``layer_pack`` made of the weights, for calls that keep nothing.
 
     Returns:
         The output [T, B, D * P] or [N, D * P], zero behind a sequence's end, and the last states of
@@ -237,28 +253,30 @@ def run_layer(
         # (Of is_exporting() itself Dynamo of torch 2.11 says that it is true always.)
         save = torch.is_grad_enabled() and not torch.compiler._is_exporting_flag
         save = save and any([t.requires_grad for t in (x, *states, *weights)])  # noqa: C419
-        y, last, _ = layer_forward(
-            x, list(states), list(weights), lengths, batch_sizes, cell, bidirectional, save
-        )
+        given = x, list(states), list(weights), lengths, batch_sizes, cell, bidirectional, save
+        options = {"recompute": True} if save and recompute else {}
+        y, last, _ = layer_forward(*given, **options)
         # A copy for the caller to change in place, as backward reads y; Inductor drops it again.
         return y.clone() if save else y, last
     if _in_forward_mode(x, states, weights):
         return reference.layer(x, states, weights, cell, bidirectional, lengths, batch_sizes)
     if torch._C._are_functorch_transforms_active():
         y, *last, _ = _TransformedLayer.apply(
-            cell, bidirectional, lengths, batch_sizes, len(states), x, *states, *weights
+            cell, bidirectional, recompute, lengths, batch_sizes, len(states), x, *states, *weights
         )
         return y.clone(), last  # the caller may change it in place, and backward reads y
     inputs = (x, *states, *weights)
     if torch.is_grad_enabled() and any([t.requires_grad for t in inputs]):  # noqa: C419  quicker
         y, *last = _EagerLayer.apply(
-            cell, bidirectional, lengths, batch_sizes, len(states), *inputs
+            cell, bidirectional, recompute, lengths, batch_sizes, len(states), *inputs
         )
         return y, last
+    given = x, list(states), list(weights), lengths, batch_sizes, cell, bidirectional, False
     with BelowAutograd():
-        y, last, _ = layer_forward(
-            x, list(states), list(weights), lengths, batch_sizes, cell, bidirectional, False
-        )
+        if packed is None:
+            y, last, _ = layer_forward(*given)
+        else:
+            y, last, _ = layer_forward(*given, packed=packed)
     return y, last
 
 

@@ -257,6 +257,7 @@ def check_layer_options(
     bidirectional: bool,
     dropout: float,
     proj_size: int,
+    recompute: bool,
     stacklevel: int,
 ) -> None:
     """A layer's options; the warning of a dropout that has no place goes ``stacklevel`` frames
@@ -273,7 +274,12 @@ def check_layer_options(
             f"num_layers={num_layers}",
             stacklevel=stacklevel + 1,
         )
-    flags = (("bias", bias), ("batch_first", batch_first), ("bidirectional", bidirectional))
+    flags = (
+        ("bias", bias),
+        ("batch_first", batch_first),
+        ("bidirectional", bidirectional),
+        ("recompute", recompute),
+    )
     for name, flag in flags:
         if not isinstance(flag, bool):
             raise TypeError(f"{name} should be of type bool, got: {type(flag).__name__}")

@@ -94,6 +94,9 @@ class SimpleRNN(OneStateLayer):
         bidirectional: a second direction walks from the last step to the first; D is 2, else 1.
         device: where the parameters live.
         dtype: of the parameters: ``torch.float32``, ``float64``, ``float16`` or ``bfloat16``.
+        recompute: keep nothing of the forward pass for BPTT but the states, and run it once more in
+            the backward pass, a few time steps at a time: less memory, for long sequences. The
+            gradients are the same.
 
     Call it with x [T, B, I] (or [B, T, I], [T, I], a PackedSequence) and perhaps h_0 [layers * D,
     B, H] and ``lengths=``; it returns y [T, B, D * H] and h_n. Under autocast it runs in autocast's
@@ -118,6 +121,8 @@ class SimpleRNN(OneStateLayer):
         bidirectional: bool = False,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        *,
+        recompute: bool = False,
         **unknown: Any,
     ) -> None:
         _refuse_unknown(type(self), unknown)
@@ -137,6 +142,7 @@ class SimpleRNN(OneStateLayer):
             bidirectional,
             device=device,
             dtype=dtype,
+            recompute=recompute,
         )
         self.nonlinearity = nonlinearity
 
@@ -147,7 +153,7 @@ class GRU(OneStateLayer):
 
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
-            dtype: as :class:`SimpleRNN` has them. Equations: :func:`rnncells.reference.gru`.
+            dtype, recompute: as :class:`SimpleRNN` has them. See :func:`rnncells.reference.gru`.
 
     Call it with x [T, B, I] (or [B, T, I], [T, I], a PackedSequence) and perhaps h_0 [layers * D,
     B, H] and ``lengths=``; it returns y [T, B, D * H] and h_n.
@@ -169,6 +175,8 @@ class GRU(OneStateLayer):
         bidirectional: bool = False,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        *,
+        recompute: bool = False,
         **unknown: Any,
     ) -> None:
         _refuse_unknown(type(self), unknown)
@@ -184,6 +192,7 @@ class GRU(OneStateLayer):
             bidirectional,
             device=device,
             dtype=dtype,
+            recompute=recompute,
         )
 
 
@@ -193,7 +202,7 @@ class LSTM(RecurrentLayer):
 
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
-            dtype: as :class:`SimpleRNN` has them. Equations: :func:`rnncells.reference.lstm`.
+            dtype, recompute: as :class:`SimpleRNN` has them. See :func:`rnncells.reference.lstm`.
         proj_size: P, above 0 and below H: the hidden state is ``h_t = W_hr (o_t * tanh(c_t))``, of
             P features (Sak, Senior and Beaufays 2014), and so are the outputs of each direction.
             With 0 there is no projection, and P is H.
@@ -219,6 +228,8 @@ class LSTM(RecurrentLayer):
         proj_size: int = 0,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        *,
+        recompute: bool = False,
     ) -> None:
         super().__init__(
             "LSTM",
@@ -233,6 +244,7 @@ class LSTM(RecurrentLayer):
             proj_size,
             device,
             dtype,
+            recompute=recompute,
         )
 
     @overload

@@ -1,10 +1,12 @@
 """The operators as Python sees them: fake kernels, autograd and vmap.
 
 ``torch.ops.rnncells.layer_forward(x, states, weights, lengths, batch_sizes, cell, bidirectional,
-save, tidy=True, rowwise=False)`` runs one layer with all its directions over whole sequences and
-returns ``(y, last, reserve)``. ``torch.ops.rnncells.layer_backward(grad_y, grad_last, x, states,
-weights, lengths, batch_sizes, y, reserve, cell, bidirectional, needs, rowwise=False)`` is BPTT and
-returns the gradients asked for.
+save, tidy=True, rowwise=False, recompute=False, packed=None)`` runs one layer with all its
+directions over whole sequences and returns ``(y, last, reserve)``.
+``torch.ops.rnncells.layer_backward(grad_y, grad_last, x, states, weights, lengths, batch_sizes, y,
+reserve, cell, bidirectional, needs, rowwise=False, recompute=False)`` is BPTT and returns the
+gradients asked for. ``torch.ops.rnncells.layer_pack(weights, cell, bidirectional)`` returns the
+weights as layer_forward reads them, for ``packed``.
 Shapes (T time steps, B sequences, I inputs, H units, P outputs: H, or the projection's rows; D
 directions, R reserve slots of the cell):
 
@@ -22,6 +24,11 @@ directions, R reserve slots of the cell):
 - what stands where in the reserve is the engine's business, and depends on the sizes; with
   ``rowwise``, for both operators, it is a row of R * H for each row of x, so that it can be split
   and joined along the batch;
+- with ``recompute``, for both operators, it has the states besides the hidden state and no more,
+  [D, T, B, (states - 1) * H] or [D, N, (states - 1) * H], and layer_backward runs the forward pass
+  once more, a few time steps at a time;
+- packed: uint8, what layer_pack made of these very weights, in the instruction set in use; where
+  the engine's choice reads weights as they are, it does so;
 - needs: 0 or 1 for x, each state and each weight.
 
 float32, float64, float16 and bfloat16, on the CPU. Errors are RuntimeErrors that name the argument.
@@ -43,6 +50,7 @@ CELLS: dict[str, dict[str, int]] = _C.cells()
 
 layer_forward = torch.ops.rnncells.layer_forward.default
 layer_backward = torch.ops.rnncells.layer_backward.default
+layer_pack = torch.ops.rnncells.layer_pack.default
 
 Forward = tuple[Tensor, list[Tensor], Tensor]
 
@@ -64,6 +72,8 @@ def _forward_fake(
     save: bool,
     tidy: bool = True,
     rowwise: bool = False,
+    recompute: bool = False,
+    packed: Tensor | None = None,
 ) -> Forward:
     facts, directions = CELLS[cell], 2 if bidirectional else 1
     units, outputs = unit_count(cell, weights), weights[1].shape[1]
@@ -74,6 +84,8 @@ def _forward_fake(
     if not save:
         return y, last, x.new_empty((0,))
     slots = facts["reserve"] + (len(weights) // directions) % 2
+    if recompute:
+        slots = facts["states"] - 1
     return y, last, x.new_empty((directions, *x.shape[:-1], slots * units))
 
 
@@ -92,9 +104,19 @@ def _backward_fake(
     bidirectional: bool,
     needs: Sequence[int],
     rowwise: bool = False,
+    recompute: bool = False,
 ) -> list[Tensor]:
     inputs = [x, *states, *weights]
     return [x.new_empty(t.shape) for t, needed in zip(inputs, needs, strict=True) if needed]
+
+
+@torch.library.register_fake("rnncells::layer_pack")
+def _pack_fake(weights: Sequence[Tensor], cell: str, bidirectional: bool) -> Tensor:
+    directions = 2 if bidirectional else 1
+    units, outputs, inputs = unit_count(cell, weights), weights[1].shape[1], weights[0].shape[1]
+    projected = (len(weights) // directions) % 2 == 1
+    size = _C.packed_bytes(cell, inputs, units, outputs, projected, str(weights[0].dtype)[6:])
+    return weights[0].new_empty((directions, size), dtype=torch.uint8)
 
 
 def gradients(
@@ -125,7 +147,7 @@ def gradients(
 
 def _forward_context(ctx: Any, inputs: tuple[Any, ...], output: Forward) -> None:
     x, states, weights, lengths, batch_sizes, *rest = inputs
-    ctx.cell, ctx.bidirectional, ctx.kept, _, ctx.rowwise = rest
+    ctx.cell, ctx.bidirectional, ctx.kept, _, ctx.rowwise, ctx.recompute, _ = rest
     y, _, reserve = output
     ctx.counts = len(states), len(weights)
     ctx.save_for_backward(lengths, batch_sizes, y, reserve, x, *states, *weights)
@@ -141,12 +163,12 @@ def _forward_gradient(
     if not ctx.kept:
         save, tidy = True, True
         _, _, reserve = layer_forward(
-            *arguments, ctx.cell, ctx.bidirectional, save, tidy, ctx.rowwise
+            *arguments, ctx.cell, ctx.bidirectional, save, tidy, ctx.rowwise, ctx.recompute
         )
     need_x, need_states, need_weights, *_ = ctx.needs_input_grad
     needs = [need_x, *_flags(need_states, states), *_flags(need_weights, weights)]
     saved = *arguments, y, reserve, ctx.cell, ctx.bidirectional
-    backward = partial(layer_backward, rowwise=ctx.rowwise)
+    backward = partial(layer_backward, rowwise=ctx.rowwise, recompute=ctx.recompute)
     found = gradients(backward, saved, grad_y, grad_last or [], needs)
     split = 1 + len(states)
     nothing = [None] * (len(ctx.needs_input_grad) - 3)
@@ -160,7 +182,7 @@ def _flags(needed: Any, tensors: Sequence[Tensor]) -> list[bool]:
 
 def _backward_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     grad_y, grad_last, x, states, weights, lengths, batch_sizes, _, _, *rest = inputs
-    ctx.cell, ctx.bidirectional, needs, _ = rest
+    ctx.cell, ctx.bidirectional, needs, *_ = rest
     ctx.needs = list(needs)
     ctx.counts = len(grad_last), len(states), len(weights)
     ctx.has_grad_y = grad_y is not None
@@ -303,10 +325,10 @@ def _of_no_samples(operator: Any, in_dims: tuple[Any, ...], arguments: Sequence[
 
 
 def _row_by_row(
-    x: Tensor, dim: int | None, weights: Sequence[Tensor], cell: str, flags: Sequence[bool]
+    x: Tensor, dim: int | None, weights: Sequence[Tensor], cell: str, by_rows: bool
 ) -> bool:
-    """Whether one sample's reserve has a row for each row of x. ``flags``: rowwise, if given."""
-    if any(flags):
+    """Whether one sample's reserve has a row for each row of x; where ``by_rows``, it has."""
+    if by_rows:
         return True
     steps, batch, inputs = (size for place, size in enumerate(x.shape) if place != dim)
     units = unit_count(cell, weights)
@@ -315,13 +337,15 @@ def _row_by_row(
 
 
 def forward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Forward, Any]:
-    x, states, weights, lengths, batch_sizes, cell, bidirectional, save, *flags = arguments
+    x, states, weights, lengths, batch_sizes, cell, bidirectional, save, *rest = arguments
+    given: list[Any] = [*rest, None, None, None, None]
+    _, rowwise, recompute, packed = given[:4]
     samples = info.batch_size
     count = CELLS[cell]["states"]
     if samples == 0:
         return _of_no_samples(layer_forward, in_dims, arguments), (0, [0] * count, 0)
     apart = _batched(in_dims[2]) or lengths is not None or batch_sizes is not None
-    if apart or (save and not _row_by_row(x, in_dims[0], weights, cell, flags[1:])):
+    if apart or (save and not _row_by_row(x, in_dims[0], weights, cell, rowwise or recompute)):
         # Each sample has weights of its own, or a reserve in an order of its own.
         runs = [
             layer_forward(*(_sample(a, d, i) for a, d in zip(arguments, in_dims, strict=True)))
@@ -332,9 +356,9 @@ def forward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[
         return (y, last, torch.stack([run[2] for run in runs])), (0, [0] * count, 0)
     x = _fold(x, in_dims[0], samples, 1)
     states = _fold_all(states, in_dims[1], samples, 1)
-    tidy, rowwise = True, True
+    options: dict[str, Any] = {"rowwise": True, "recompute": bool(recompute), "packed": packed}
     y, last, reserve = layer_forward(
-        x, states, weights, None, None, cell, bidirectional, save, tidy, rowwise
+        x, states, weights, None, None, cell, bidirectional, save, **options
     )
     y = _unfold(y, samples, 1)
     last = [_unfold(state, samples, 1) for state in last]
@@ -346,12 +370,13 @@ def forward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[
 def backward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
     grad_y, grad_last, x, states, weights, lengths, batch_sizes, y, reserve, *rest = arguments
     cell, bidirectional, needs, *flags = rest
+    rowwise, recompute = [*flags, False, False][:2]
     samples, before_weights = info.batch_size, 1 + len(states)
     if samples == 0:
         return _of_no_samples(layer_backward, in_dims, arguments), [0] * sum(needs)
     apart = _batched(in_dims[4]) or lengths is not None or batch_sizes is not None
     apart = apart or any(needs[before_weights:])
-    if apart or not _row_by_row(x, in_dims[2], weights, cell, flags):
+    if apart or not _row_by_row(x, in_dims[2], weights, cell, rowwise or recompute):
         # As in the forward pass, or each sample has weight gradients of its own.
         runs = [
             layer_backward(*(_sample(a, d, i) for a, d in zip(arguments, in_dims, strict=True)))
@@ -373,6 +398,7 @@ def backward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple
         bidirectional,
         needs,
         rowwise=True,
+        recompute=recompute,
     )
     return [_unfold(g, samples, 1) for g in found], [1] * len(found)
 

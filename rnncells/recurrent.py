@@ -7,11 +7,13 @@ its directions; between layers comes torch's own dropout. What a cell computes i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.nn import Module, Parameter
 from torch.nn.functional import dropout as drop
 from torch.nn.modules.rnn import RNNBase
@@ -35,6 +37,7 @@ from rnncells.checks import (
     require_tensor,
     state_names,
 )
+from rnncells.frozen import Frozen, freeze
 from rnncells.onnx import PACKED, is_exporting, refuse, refuse_torchscript
 from rnncells.streaming import make_plan
 from rnncells.tracing import Proxy, leaf
@@ -65,6 +68,9 @@ class RecurrentLayer(RNNBase):
 
     _rank_error: ClassVar[str]
 
+    recompute: bool = False  # layers of older states have none of their own
+    _frozen: Frozen | None = None
+
     def __init__(
         self,
         mode: str,
@@ -79,6 +85,8 @@ class RecurrentLayer(RNNBase):
         proj_size: int = 0,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        *,
+        recompute: bool = False,
     ) -> None:
         # RNNBase's own constructor knows only torch's modes.
         Module.__init__(self)
@@ -91,6 +99,7 @@ class RecurrentLayer(RNNBase):
             bidirectional,
             dropout,
             proj_size,
+            recompute,
             stacklevel=3,
         )
         self.mode = mode
@@ -102,6 +111,7 @@ class RecurrentLayer(RNNBase):
         self.dropout = float(dropout)
         self.bidirectional = bidirectional
         self.proj_size = proj_size
+        self.recompute = recompute
         self._cell = cell
         self._declare_parameters()
         for shapes in self._layer_shapes:
@@ -165,7 +175,7 @@ class RecurrentLayer(RNNBase):
         """Does nothing: the engines read the parameters where they are."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__.copy()
+        return {name: value for name, value in self.__dict__.items() if name != "_frozen"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Takes the state of a layer, ours or torch.nn's, of this version or an older one."""
@@ -176,6 +186,42 @@ class RecurrentLayer(RNNBase):
         fields.setdefault("proj_size", 0)  # torch.nn has had it since 1.8
         fields.setdefault("_cell", self.mode.lower())
         self._declare_parameters()
+
+    def extra_repr(self) -> str:
+        """What torch.nn says of itself, and what it does not have."""
+        return super().extra_repr() + (", recompute=True" if self.recompute else "")
+
+    @contextmanager
+    def frozen(self) -> Iterator[Self]:
+        """In the block the weights stay as they are, and are packed for the engine once.
+
+        Calls that compute no gradient are quicker for it, the more so the fewer rows they have; up
+        to eight rows read the weights as they are, inside and out. Inside, weights are constants:
+        no gradient goes to them (it does to the input and the states). Change them outside: a
+        change in place that torch counts raises at the next call; a change that nobody counts (a
+        fused optimiser, ``.data``, a NumPy view) is not seen before the block ends, or is seen in
+        part. The packed weights are in memory beside the weights, 16-bit ones in float32; they
+        belong to the dtype in which the block was entered, autocast's where it is on.
+
+        Raises:
+            RuntimeError: on a call in the block, for a weight that was changed, or an input of
+                another dtype or device than the block was entered with.
+        """
+        if self._frozen is not None:  # the block around this one keeps them
+            yield self
+            return
+        first = getattr(self, self._flat_weights_names[0])
+        like = first.detach()
+        cast = autocast_dtype(like) if torch._C._is_any_autocast_enabled() else None
+        if cast is not None:
+            like = lower(like, cast)
+        with torch.no_grad():
+            weights = [read_parameters(self, shapes, like, cast) for shapes in self._layer_shapes]
+            self._frozen = freeze(weights, self._cell, self.bidirectional)
+        try:
+            yield self
+        finally:
+            self._frozen = None
 
     # --- one call
 
@@ -274,7 +320,14 @@ class RecurrentLayer(RNNBase):
         if cast is not None:
             x = lower(x, cast)
             states = None if states is None else [lower(state, cast) for state in states]
-        weights = [read_parameters(self, shapes, x, cast) for shapes in self._layer_shapes]
+        recorded = is_compiling() or torch._C._get_tracing_state() is not None
+        frozen = None if recorded else self._frozen
+        packs: Sequence[Tensor | None] = [None] * self.num_layers
+        if frozen is None:
+            weights = [read_parameters(self, shapes, x, cast) for shapes in self._layer_shapes]
+        else:
+            frozen.check(x)
+            weights, packs = frozen.weights, frozen.packs
         self._check_input(x)
         if states is None:
             states = ()
@@ -283,16 +336,16 @@ class RecurrentLayer(RNNBase):
                 check_layer_state_shapes(states, self._state_shapes(x.shape[1]))
             check_state_kinds(states, x)
 
-        cell, bidirectional = self._cell, self.bidirectional
+        kind = self._cell, self.bidirectional, lengths, batch_sizes, self.recompute
         if self.num_layers == 1:
-            return run_layer(x, states, weights[0], cell, bidirectional, lengths, batch_sizes)
-        split = [state.split(2 if bidirectional else 1) for state in states]
+            return run_layer(x, states, weights[0], *kind, packs[0])
+        split = [state.split(2 if self.bidirectional else 1) for state in states]
         lasts = []
         for k in range(self.num_layers):
             if k > 0 and self.training and self.dropout != 0:
                 x = drop(x, self.dropout)
             own = [state[k] for state in split]
-            x, last = run_layer(x, own, weights[k], cell, bidirectional, lengths, batch_sizes)
+            x, last = run_layer(x, own, weights[k], *kind, packs[k])
             lasts.append(last)
         return x, [torch.cat(state) for state in zip(*lasts, strict=True)]
 

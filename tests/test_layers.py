@@ -127,13 +127,16 @@ def test_names() -> None:
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
 def test_signature_is_the_documented_one(ours: Layer, theirs: Layer) -> None:
     # torch writes *args in the signature, and the arguments in the first overload, in this order.
-    names = list(inspect.signature(ours).parameters)
+    parameters = inspect.signature(ours).parameters.values()
+    names = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
     expected = ["input_size", "hidden_size", "num_layers", "nonlinearity", "bias", "batch_first"]
     expected += ["dropout", "bidirectional", "proj_size", "device", "dtype"]
     expected.remove("nonlinearity" if theirs is not nn.RNN else "proj_size")
     if theirs is nn.GRU:
         expected.remove("proj_size")
-    assert [name for name in names if name != "unknown"] == expected
+    assert names == expected
+    # What torch.nn does not have.
+    assert [one.name for one in parameters if one.kind is one.KEYWORD_ONLY] == ["recompute"]
     forward = inspect.signature(ours(I, H).forward).parameters
     assert list(forward) == ["input", "hx", "lengths"]
     assert forward["lengths"].kind is inspect.Parameter.KEYWORD_ONLY  # torch.nn has none

@@ -2,11 +2,12 @@
 //
 // The sequence is taken in chunks of time steps, last first. For each chunk the loop over time
 // turns the gradients of the outputs into the gradients of the shares (each thread its own
-// sequences), and then the weights' gradients grow by one product per weight over all rows of the
-// chunk. How the work is split over threads changes no sum.
+// sequences, or, where there are fewer of them, its own units), and then the weights' gradients
+// grow by one product per weight over all rows of the chunk. How the work is split over threads
+// changes no sum.
 #pragma once
 
-#include "cpu/forward.h"
+#include "cpu/recompute.h"
 #include "cpu/weight_gradients.h"
 
 namespace rnncells {
@@ -33,6 +34,8 @@ class BackwardPass {
         padded_(ceil_divide(size_.units, lanes) * lanes),
         width_(shares * size_.units),
         chunk_rows_(rows_of_chunks(size_, width_)),
+        recomputes_(call.recompute && slots_ >= states),
+        kept_slots_(call.recompute ? states - 1 : slots_),
         back_through_time_(size_.steps > 1 || Cell::phases > 1 ||
                            call.initial_gradient[0] != nullptr),
         recurrent_weights_(back_through_time_ ? packed_size<T>(shares * size_.units, size_.outputs)
@@ -75,16 +78,31 @@ class BackwardPass {
   void run() {
     const int64_t per_row = Cell::gates * size_.units * (size_.inputs + size_.outputs);
     WeightGradients<Cell, S> weights(call_, steps_, chunk_rows_);
-    Chunk chunk{size_.steps, size_.steps, 0, 0, nullptr};
+    std::optional<Recompute<Cell, S>> again;
+    if (recomputes_) again.emplace(call_, steps_, chunk_rows_, most_steps());
+    Chunk chunk{size_.steps, size_.steps, 0, 0, nullptr, nullptr, 0};
     while (chunk.s0 > 0) {
       const Chunk later = chunk;
       chunk = chunk_before(later.s0);
       if (later.s1 > later.s0) keep_next_step(later, chunk);
+      if (recomputes_) {
+        chunk.saved = again->run(chunk.s0, chunk.s1, chunk.first_time);
+        chunk.first_saved = chunk.first_row;
+      }
       const int64_t end_time = chunk.first_time + chunk.s1 - chunk.s0;
       const int64_t work = (steps_.offset(end_time) - steps_.offset(chunk.first_time)) * per_row;
-      in_parallel_rows(steps_, call_.pool, work,
-                       [&](int64_t begin, int64_t end) { run_rows(chunk, begin, end); });
-      weights.add(chunk.first_time, end_time, chunk.gradients, output_gradients_.get());
+      if (shares_units(call_.pool, size_.batch, size_.batch * per_row) && can_share_units()) {
+        if (chunk.s1 == size_.steps) start_carry(0, size_.batch);
+        in_team(call_.pool, panel_count(),
+                [&](const Part& part) { run_rows(chunk, 0, size_.batch, part); });
+      } else {
+        in_parallel_rows(steps_, call_.pool, work, [&](int64_t begin, int64_t end) {
+          if (chunk.s1 == size_.steps) start_carry(begin, end);
+          run_rows(chunk, begin, end, Part());
+        });
+      }
+      weights.add(chunk.first_time, end_time, chunk.gradients, output_gradients_.get(),
+                  saved_rows(chunk, chunk.first_time, 0, 0).base);
     }
     weights.finish();
   }
@@ -94,7 +112,9 @@ class BackwardPass {
   // of the chunk, in the order of time; the rows of the step after s1 - 1 stand beside them.
   struct Chunk {
     int64_t s0, s1, first_time, first_row;
-    T* gradients;  // [rows, shares * H]
+    T* gradients;         // [rows, shares * H]
+    const S* saved;       // the reserve [rows, R*H], R + 1 with a projection,
+    int64_t first_saved;  // and the row at which it begins
   };
 
   // At least so many rows are worth a product, and no more than stay in the second-level cache.
@@ -112,8 +132,23 @@ class BackwardPass {
     }
     const int64_t first_time = smaller(steps_.at(s0), steps_.at(s1 - 1));
     const int64_t beside = call_.reverse ? size_.batch : 0;
-    return {s0, s1, first_time, steps_.offset(first_time), gradients_ + beside * width_};
+    return {
+        s0, s1, first_time, steps_.offset(first_time), gradients_ + beside * width_, call_.reserve,
+        0};
   }
+  // Of any chunk.
+  int64_t most_steps() const {
+    int64_t most = 0;
+    for (int64_t s1 = size_.steps; s1 > 0;) {
+      const int64_t s0 = chunk_before(s1).s0;
+      most = larger(most, s1 - s0);
+      s1 = s0;
+    }
+    return most;
+  }
+  // Other cells and series would need more than one place at which all threads wait.
+  bool can_share_units() const { return Cell::phases == 1 && !projected_ && !steps_.ragged(); }
+  int64_t panel_count() const { return ceil_divide(padded_ / lanes, panel_vectors); }
   Rows<T> gradient_rows(const Chunk& chunk, int64_t t, int64_t row) const {
     return {chunk.gradients + (steps_.offset(t) - chunk.first_row + row) * width_, width_};
   }
@@ -121,14 +156,16 @@ class BackwardPass {
     return {output_gradients_ + (steps_.offset(t) - chunk.first_row + row) * size_.outputs,
             size_.outputs};
   }
-  Rows<const S> reserved(int64_t t, int64_t row, int64_t slot) const {
-    return steps_.rows_of(call_.reserve + slot * size_.units, t, row, slots_ * size_.units);
+  Rows<const S> saved_rows(const Chunk& chunk, int64_t t, int64_t row, int64_t slot) const {
+    const int64_t width = slots_ * size_.units;
+    const int64_t place = steps_.offset(t) + row - chunk.first_saved;
+    return {chunk.saved + place * width + slot * size_.units, width};
   }
-  // The states after step t; with a projection the first is what the projection multiplied.
+  // The states after step t.
   OrderedRows<const S> state(int i, int64_t t, int64_t row) const {
-    if (i > 0) return reserved(t, row, Cell::saved + i - 1);
-    if (projected_) return reserved(t, row, slots_ - 1);
-    return steps_.rows_of(call_.y, t, row, call_.y_step_stride, call_.y_batch_stride);
+    if (i == 0) return steps_.rows_of(call_.y, t, row, call_.y_step_stride, call_.y_batch_stride);
+    const int64_t slot = (call_.recompute ? 0 : Cell::saved) + i - 1;
+    return steps_.rows_of(call_.reserve + slot * size_.units, t, row, kept_slots_ * size_.units);
   }
   int64_t state_width(int i) const { return i == 0 ? size_.outputs : size_.units; }
   Rows<T> carry(int i, int64_t row) const {
@@ -144,8 +181,7 @@ class BackwardPass {
     Rows<T> carry[states], gradients, next_gradients;
   };
 
-  void run_rows(const Chunk& chunk, int64_t begin, int64_t end) const {
-    if (chunk.s1 == size_.steps) start_carry(begin, end);
+  void run_rows(const Chunk& chunk, int64_t begin, int64_t end, const Part& part) const {
     for (int64_t s = chunk.s1 - 1; s >= chunk.s0; --s) {
       const int64_t t = steps_.at(s), rows = steps_.rows(t, begin, end);
       const int64_t lasting = smaller(rows, steps_.rows(steps_.after(t), begin, end));
@@ -153,11 +189,12 @@ class BackwardPass {
       if (steps_.padded()) fetch_step(steps_.before(t), begin, end);
       // Sequences end, or begin, at this step from one row on; the step is cut there.
       const int64_t cut = call_.reverse ? going_on : lasting;
-      run_step(chunk, t, begin, begin + cut, lasting == 0, going_on > 0);
-      run_step(chunk, t, begin + cut, begin + rows, lasting < rows, going_on == rows);
-      initial_gradients(chunk, t, begin + going_on, begin + rows);
+      run_step(chunk, t, begin, begin + cut, lasting == 0, going_on > 0, part);
+      run_step(chunk, t, begin + cut, begin + rows, lasting < rows, going_on == rows, part);
+      part.wait();
+      if (part.number == 0) initial_gradients(chunk, t, begin + going_on, begin + rows);
     }
-    if (call_.x_gradient != nullptr) input_gradient(chunk, begin, end);
+    if (call_.x_gradient != nullptr) input_gradient(chunk, begin, end, part);
   }
 
   // Asks for the outputs and their gradients of the step whose turn is next: scattered rows, which
@@ -200,7 +237,7 @@ class BackwardPass {
   }
 
   RNNCELLS_OUT_OF_LINE void run_step(const Chunk& chunk, int64_t t, int64_t first, int64_t last,
-                                     bool final, bool going_on) const {
+                                     bool final, bool going_on, const Part& part) const {
     if (first >= last) return;
     Step step;
     step.t = t;
@@ -218,7 +255,9 @@ class BackwardPass {
         step.previous[i] = {stored_zeros_.get(), 0, nullptr};
       }
     }
-    step.saved = reserved(t, first, 0);
+    step.saved = saved_rows(chunk, t, first, 0);
+    // With a projection what it multiplied stands in for h, which the cell then never looks at.
+    if (projected_) step.next[0] = step.previous[0] = saved_rows(chunk, t, first, slots_ - 1);
     step.y_gradient = {stored_zeros_.get(), 0, nullptr};
     if (call_.y_gradient != nullptr) {
       step.y_gradient = steps_.rows_of(call_.y_gradient, t, first, call_.y_gradient_step_stride,
@@ -227,7 +266,8 @@ class BackwardPass {
     step.gradients = gradient_rows(chunk, t, first);
     step.next_gradients = final ? step.gradients : gradient_rows(chunk, steps_.after(t), first);
     if (projected_) output_gradient(chunk, step);
-    for_phases_backward<Cell>([&](auto index) { run_phase<decltype(index)::value>(chunk, step); });
+    for_phases_backward<Cell>(
+        [&](auto index) { run_phase<decltype(index)::value>(chunk, step, part); });
   }
 
   // What phase P's recurrent product passes back: share gradients x W_hh.
@@ -267,15 +307,16 @@ class BackwardPass {
   }
 
   template <int P>
-  void run_phase(const Chunk& chunk, const Step& step) const {
+  void run_phase(const Chunk& chunk, const Step& step, const Part& part) const {
     // The product that feeds this phase: of the phase after it, or of the next step's first phase,
     // or with a projection the projection's.
     constexpr int source = P == last_phase ? 0 : P + 1;
     const bool projection = P == last_phase && projected_;
     const bool none = P == last_phase && step.final && !projected_;
     const Rows<T> gradients = P == last_phase ? step.next_gradients : step.gradients;
-    const int64_t vectors = padded_ / lanes;
-    for (int64_t v0 = 0; v0 < vectors; v0 += panel_vectors) {
+    const int64_t panels = ceil_divide(padded_ / lanes, panel_vectors);
+    const int64_t vectors = smaller(part.end(panels) * panel_vectors, padded_ / lanes);
+    for (int64_t v0 = part.begin(panels) * panel_vectors; v0 < vectors; v0 += panel_vectors) {
       Factors<T> factors = no_factors<T>();
       if (projection) {
         const Rows<T> h = output_gradient_rows(chunk, step.t, step.row);
@@ -364,14 +405,16 @@ class BackwardPass {
   }
 
   // dx = share gradients x W_ih, for the chunk's time steps.
-  RNNCELLS_OUT_OF_LINE void input_gradient(const Chunk& chunk, int64_t begin, int64_t end) const {
+  RNNCELLS_OUT_OF_LINE void input_gradient(const Chunk& chunk, int64_t begin, int64_t end,
+                                           const Part& part) const {
     const int64_t steps = chunk.s1 - chunk.s0;
     const bool add = call_.add_to_x_gradient;
     if (end - begin == size_.batch && !steps_.padded()) {
       // The rows of all time steps follow each other.
-      const int64_t end_row = steps_.offset(chunk.first_time + steps);
-      input_gradient_rows(gradient_rows(chunk, chunk.first_time, 0), end_row - chunk.first_row,
-                          call_.x_gradient + chunk.first_row * size_.inputs, add);
+      const int64_t rows = steps_.offset(chunk.first_time + steps) - chunk.first_row;
+      const int64_t first = part.begin(rows);
+      input_gradient_rows(gradient_rows(chunk, chunk.first_time, first), part.end(rows) - first,
+                          call_.x_gradient + (chunk.first_row + first) * size_.inputs, add);
       return;
     }
     for (int64_t t = chunk.first_time; t < chunk.first_time + steps; ++t) {
@@ -452,10 +495,12 @@ class BackwardPass {
   const Sizes size_;
   const TimeSteps steps_;
   const bool projected_;
-  const int slots_;               // of the reserve
+  const int slots_;               // of what BPTT needs of a step
   const int64_t padded_;          // units, filled up to whole vectors
   const int64_t width_;           // of a row of share gradients
   const int64_t chunk_rows_;      // at most, in one chunk
+  const bool recomputes_;         // there is something to recompute
+  const int kept_slots_;          // of the reserve
   const bool back_through_time_;  // whether any gradient goes through the recurrent weights
   Buffer<T> recurrent_weights_, input_weights_, projection_weights_, carry_, zeros_;
   Buffer<S> stored_zeros_;

@@ -17,6 +17,10 @@
 // With the lanes over the batch, which needs neither row_counts
 // nor a projection nor a second phase, the reserve is [T, groups of sequences, R*H, sequences of
 // the group].
+//
+// With `recompute` the reserve has the states besides the output and no more, [T, B, (states-1)*H]
+// or [N, (states-1)*H], and the backward pass runs the forward pass once more, a few time steps at
+// a time. The lanes are then over the units, or, forward, along the depth.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +43,8 @@ struct Pool {
   using Body = void (*)(int64_t begin, int64_t end, void* context);
   void (*run)(int64_t n, Body body, void* context) = nullptr;
   int threads = 1;
-  int64_t least_work = 0;  // multiply-adds below which one thread does it
+  int64_t least_work = 0;       // multiply-adds below which one thread does it
+  int64_t least_step_work = 0;  // the same of a time step whose units several threads share
 };
 
 struct Sizes {
@@ -76,6 +81,8 @@ struct ForwardCall {
   int64_t y_step_stride, y_batch_stride;
   T* last[max_states];  // [B, P], every other [B, H]
   T* reserve;           // [T, B, R*H] or [N, R*H], R + 1 with a projection; null: nothing is kept
+  bool recompute;
+  const void* packed;  // the weights as LayerFunctions::pack left them; null: they are packed here
   Pool pool;
 };
 
@@ -91,7 +98,8 @@ struct BackwardCall {
   Weights<T> weights;
   const T* y;  // [T, B, P] or [N, P]
   int64_t y_step_stride, y_batch_stride;
-  const T* reserve;     // [T, B, R*H] or [N, R*H], R + 1 with a projection
+  const T* reserve;  // [T, B, R*H] or [N, R*H], R + 1 with a projection
+  bool recompute;
   const T* y_gradient;  // [T, B, P] or [N, P], unit stride along P; null for zeros
   int64_t y_gradient_step_stride, y_gradient_batch_stride;
   const T* last_gradient[max_states];  // [B, P], every other [B, H]; or null for zeros
@@ -117,6 +125,11 @@ template <class T>
 struct LayerFunctions {
   void (*forward)(const ForwardCall<T>&);
   void (*backward)(const BackwardCall<T>&);
+  // One direction's weights as `forward` reads them with the lanes over the units: how many
+  // elements, of the type that is computed in, and these, on a cache line's boundary. Steps and
+  // batch are of no account.
+  int64_t (*packed_elements)(const Sizes&, bool projected);
+  void (*pack)(const Sizes&, const Weights<T>&, void* packed);
 };
 
 struct CellEngine {

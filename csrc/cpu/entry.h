@@ -17,7 +17,7 @@ void forward(const ForwardCall<S>& call) {
     if (call.regime == Regime::batch) return LaneForward<Cell, S>(call).run();
     if (call.regime == Regime::depth) return RowForward<Cell, S>(call).run();
   }
-  if (call.reserve != nullptr) {
+  if (call.reserve != nullptr && !call.recompute) {
     ForwardPass<Cell, S, true>(call).run();
   } else {
     ForwardPass<Cell, S, false>(call).run();
@@ -34,8 +34,19 @@ void backward(const BackwardCall<S>& call) {
 }
 
 template <class Cell, class S>
+int64_t packed_elements(const Sizes& sizes, bool projected) {
+  return PackedWeights<Cell, S>(sizes, projected).elements();
+}
+
+template <class Cell, class S>
+void pack(const Sizes& sizes, const Weights<S>& weights, void* packed) {
+  PackedWeights<Cell, S>(sizes, weights.projection != nullptr)
+      .pack(weights, static_cast<Compute<S>*>(packed));
+}
+
+template <class Cell, class S>
 constexpr LayerFunctions<S> functions() {
-  return {forward<Cell, S>, backward<Cell, S>};
+  return {forward<Cell, S>, backward<Cell, S>, packed_elements<Cell, S>, pack<Cell, S>};
 }
 
 template <class Cell>

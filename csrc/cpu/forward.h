@@ -1,13 +1,15 @@
 // The forward pass of one direction: input shares, then the loop over time.
 //
 // Each thread takes some of the sequences through all time steps, so that no barrier stands in the
-// loop. A step multiplies the hidden rows with one panel of weights, leaves the shares of a few
-// rows and units in a tile in L1, and runs the cell on them. Sequences of unequal lengths are
-// sorted, so that the rows of a step are the first ones; in the direction from the last step to the
-// first they begin at different steps.
+// loop; where there are fewer sequences than threads, these share the units of each step. A step
+// multiplies the hidden rows with one panel of weights, leaves the shares of a few rows and units
+// in a tile in L1, and runs the cell on them. Sequences of unequal lengths are sorted, so that the
+// rows of a step are the first ones; in the direction from the last step to the first they begin at
+// different steps.
 #pragma once
 
-#include "cpu/layout.h"
+#include "cpu/packed.h"
+#include "cpu/team.h"
 
 namespace rnncells {
 namespace RNNCELLS_ISA {
@@ -67,37 +69,28 @@ class ForwardPass {
         projected_(call.weights.projection != nullptr),
         gathers_(converts<S> || call.order != nullptr),
         slots_(reserve_slots<Cell>() + projected_),
-        biases_(layout_.row()),
-        input_weights_(layout_.row() * size_.inputs),
-        recurrent_weights_(layout_.row() * size_.outputs),
-        projection_weights_(projected_ ? packed_size<T>(size_.units, size_.outputs) : 0),
+        keeps_states_(!Keep && call.reserve != nullptr),
+        where_(size_, projected_),
+        own_(call.packed == nullptr ? where_.elements() : 0),
         zeros_(layout_.padded()) {
     check_cell<Cell>();
     zeros_.clear(layout_.padded());
-    pack_biases<Cell>(call.weights, size_.units, biases_.get());
-    const Weights<S>& w = call.weights;
-    for_phases<Cell>([&](auto index) {
-      constexpr int P = decltype(index)::value;
-      using L = PhaseLayout<Cell, P>;
-      pack_columns(L::phase, L::phase.input, L::unit_vectors, size_.units, w.input,
-                   w.input_row_stride, w.input_column_stride, size_.inputs,
-                   input_weights_ + layout_.phase_begin(P) * size_.inputs);
-      pack_columns(L::phase, L::phase.recurrent, L::unit_vectors, size_.units, w.recurrent,
-                   w.recurrent_row_stride, w.recurrent_column_stride, size_.outputs,
-                   recurrent_weights_ + layout_.phase_begin(P) * size_.outputs);
-    });
-    if (projected_) {
-      pack_columns(projection_phase, projection_phase.shares, panel_vectors, size_.outputs,
-                   w.projection, w.projection_row_stride, w.projection_column_stride, size_.units,
-                   projection_weights_.get());
-    }
+    if (call.packed == nullptr) where_.pack(call.weights, own_.get());
+    biases_ = call.packed == nullptr ? own_.get() : static_cast<const T*>(call.packed);
+    input_weights_ = biases_ + where_.input();
+    recurrent_weights_ = biases_ + where_.recurrent();
+    projection_weights_ = biases_ + where_.projection();
   }
 
   void run() const {
-    const int64_t work =
-        steps_.offset(size_.steps) * Cell::gates * size_.units * (size_.inputs + size_.outputs);
+    const int64_t work = steps_.offset(size_.steps) * row_work();
+    if (shares_units(call_.pool, size_.batch, size_.batch * row_work()) && can_share_units()) {
+      in_team(call_.pool, panel_count(),
+              [this](const Part& part) { run_rows(0, size_.batch, part); });
+      return;
+    }
     in_parallel_rows(steps_, call_.pool, work,
-                     [this](int64_t begin, int64_t end) { run_rows(begin, end); });
+                     [this](int64_t begin, int64_t end) { run_rows(begin, end, Part()); });
   }
 
  private:
@@ -117,7 +110,7 @@ class ForwardPass {
                             : larger(1, smaller(pass.size_.steps,
                                                 input_share_bytes / (rows * pass.layout_.row() *
                                                                      int64_t{sizeof(T)})))),
-          rolling(Keep ? 0 : (states - 1) * rows * pass.layout_.padded()),
+          rolling(Keep || pass.keeps_states_ ? 0 : (states - 1) * rows * pass.layout_.padded()),
           saved(saves && !Keep ? rows * Cell::saved * pass.layout_.padded() : 0),
           hidden(pass.projected_ && !Keep ? rows * pass.layout_.padded() : 0),
           projected(pass.projected_ && pass.steps_.padded() ? rows * pass.size_.outputs : 0),
@@ -139,28 +132,37 @@ class ForwardPass {
     S* projected;           // and for what the projection gives
   };
 
-  void run_rows(int64_t begin, int64_t end) const {
+  // Of a sequence in one step, in multiply-adds.
+  int64_t row_work() const { return Cell::gates * size_.units * (size_.inputs + size_.outputs); }
+  // Other cells and series would need more than one place at which all threads wait.
+  bool can_share_units() const { return Cell::phases == 1 && !projected_ && !steps_.ragged(); }
+  int64_t panel_count() const {
+    return ceil_divide(layout_.vectors, PhaseLayout<Cell, 0>::unit_vectors);
+  }
+
+  void run_rows(int64_t begin, int64_t end, const Part& part) const {
     const Workspace space(*this, begin, end - begin);
     for (int64_t s = 0; s < size_.steps; ++s) {
       if (!fused_ && s % space.chunk == 0) {
-        input_shares(s, smaller(s + space.chunk, size_.steps), space);
+        input_shares(s, smaller(s + space.chunk, size_.steps), space, part);
       }
       const int64_t t = steps_.at(s), rows = steps_.rows(t, begin, end);
       const int64_t going_on = smaller(rows, steps_.rows(steps_.before(t), begin, end));
       const int64_t lasting = smaller(rows, steps_.rows(steps_.after(t), begin, end));
-      run_step(s, 0, going_on, true, space);
-      run_step(s, going_on, rows, false, space);
-      copy_last(t, lasting, rows, space);
+      run_step(s, 0, going_on, true, space, part);
+      run_step(s, going_on, rows, false, space, part);
+      part.wait();
+      copy_last(t, lasting, rows, space, part);
       if (steps_.padded()) clear_padding(t, begin + rows, end);
     }
   }
 
   // The rows [first, last) of a thread, which all have, or lack, a step before this one.
   RNNCELLS_OUT_OF_LINE void run_step(int64_t s, int64_t first, int64_t last, bool going_on,
-                                     const Workspace& space) const {
+                                     const Workspace& space, const Part& part) const {
     if (first >= last) return;
     const Step step = step_of(s, first, last, going_on, space);
-    for_phases<Cell>([&](auto index) { run_phase<decltype(index)::value>(step); });
+    for_phases<Cell>([&](auto index) { run_phase<decltype(index)::value>(step, part); });
     if (projected_) project(step);
   }
 
@@ -174,6 +176,10 @@ class ForwardPass {
                             call_.y_batch_stride);
     }
     if constexpr (Keep) return reserved(t, space.begin + first, Cell::saved + i - 1);
+    if (keeps_states_) {
+      return steps_.rows_of(call_.reserve + (i - 1) * size_.units, t, space.begin + first,
+                            (states - 1) * size_.units);
+    }
     return {space.rolling + ((i - 1) * space.rows + first) * layout_.padded(), layout_.padded(),
             nullptr};
   }
@@ -210,7 +216,7 @@ class ForwardPass {
       step.x =
           as_operand<S>(steps_.rows_of(call_.x, t, row, call_.x_step_stride, call_.x_batch_stride),
                         call_.x_column_stride, step.rows, size_.inputs, space.wide_x.get());
-      step.shares = {biases_.get(), 0};
+      step.shares = {biases_, 0};
     } else {
       step.x = {nullptr, 0, 0};
       step.shares = {space.shares + ((s % space.chunk) * space.rows + first) * layout_.row(),
@@ -222,7 +228,8 @@ class ForwardPass {
   int64_t saved_width() const { return Keep ? size_.units : layout_.padded(); }
 
   // The shares of steps [from, to), [steps, rows, row of panels].
-  RNNCELLS_OUT_OF_LINE void input_shares(int64_t from, int64_t to, const Workspace& space) const {
+  RNNCELLS_OUT_OF_LINE void input_shares(int64_t from, int64_t to, const Workspace& space,
+                                         const Part& part) const {
     const int64_t row = layout_.row(), block = space.rows * size_.inputs;
     const auto rows_at = [&](int64_t s) {
       return steps_.rows(steps_.at(s), space.begin, space.begin + space.rows);
@@ -238,7 +245,7 @@ class ForwardPass {
     for_phases<Cell>([&](auto index) {
       constexpr int P = decltype(index)::value;
       using L = PhaseLayout<Cell, P>;
-      for_panels<P>([&](auto vectors, int64_t v0) {
+      for_panels<P>(part, [&](auto vectors, int64_t v0) {
         constexpr int width = L::shares * decltype(vectors)::value;
         constexpr int input_width = L::input_shares * decltype(vectors)::value;
         const int64_t panel = layout_.phase_begin(P) + v0 * L::shares * lanes;
@@ -260,13 +267,15 @@ class ForwardPass {
     });
   }
 
-  // Calls body(Index<vectors>(), first vector) for each panel of phase P.
+  // Calls body(Index<vectors>(), first vector) for each panel of phase P that is the part's.
   template <int P, class Body>
-  RNNCELLS_INLINE void for_panels(const Body& body) const {
+  RNNCELLS_INLINE void for_panels(const Part& part, const Body& body) const {
     constexpr int most = PhaseLayout<Cell, P>::unit_vectors;
-    int64_t v0 = 0;
-    for (; v0 + most <= layout_.vectors; v0 += most) body(Index<most>(), v0);
-    const int64_t left = layout_.vectors - v0;
+    const int64_t panels = ceil_divide(layout_.vectors, most);
+    const int64_t end = smaller(part.end(panels) * most, layout_.vectors);
+    int64_t v0 = part.begin(panels) * most;
+    for (; v0 + most <= end; v0 += most) body(Index<most>(), v0);
+    const int64_t left = end - v0;
     if constexpr (most > 3) {
       if (left == 3) body(Index<3>(), v0);
     }
@@ -290,7 +299,7 @@ class ForwardPass {
   }
 
   template <int P>
-  void run_phase(const Step& step) const {
+  void run_phase(const Step& step, const Part& part) const {
     using L = PhaseLayout<Cell, P>;
     constexpr int operand_slot = L::phase.operand;
     OrderedRows<const S> source = step.previous[0];
@@ -298,7 +307,7 @@ class ForwardPass {
       source = {step.saved.base + operand_slot * saved_width(), step.saved.stride, nullptr};
     }
     const Operand<T> operand = as_operand<S>(source, 1, step.rows, size_.outputs, step.wide);
-    for_panels<P>([&](auto vectors, int64_t v0) {
+    for_panels<P>(part, [&](auto vectors, int64_t v0) {
       constexpr int count = decltype(vectors)::value;
       constexpr int width = L::shares * count;
       alignas(64) T tile[tile_rows(width) * width * lanes];
@@ -385,12 +394,17 @@ class ForwardPass {
 
   // The states of a thread's rows [first, last), whose last step t is.
   RNNCELLS_OUT_OF_LINE void copy_last(int64_t t, int64_t first, int64_t last,
-                                      const Workspace& space) const {
+                                      const Workspace& space, const Part& part) const {
+    constexpr int most = PhaseLayout<Cell, 0>::unit_vectors * lanes;
     for (int i = 0; i < states && first < last; ++i) {
-      const int64_t width = state_width(i);
+      const int64_t width = state_width(i), panels = ceil_divide(width, most);
+      const int64_t begin = part.begin(panels) * most;
+      const int64_t count = smaller(part.end(panels) * most, width) - begin;
       const OrderedRows<S> source = state(i, t, first, space);
       const OrderedRows<S> target = steps_.state_rows(call_.last[i], space.begin + first, width);
-      for (int64_t row = 0; row < last - first; ++row) copy_row(source[row], width, target[row]);
+      for (int64_t row = 0; row < last - first; ++row) {
+        copy_row(source[row] + begin, count, target[row] + begin);
+      }
     }
   }
 
@@ -407,10 +421,13 @@ class ForwardPass {
   const TimeSteps steps_;
   const ShareLayout<Cell, T> layout_;
   const bool fused_, projected_;
-  const bool gathers_;  // whether an operand is a copy of the rows that it is made of
-  const int slots_;     // of the reserve
-  Buffer<T> biases_, input_weights_, recurrent_weights_, projection_weights_;
+  const bool gathers_;       // whether an operand is a copy of the rows that it is made of
+  const int slots_;          // of the reserve
+  const bool keeps_states_;  // those besides the output, and nothing else
+  const PackedWeights<Cell, S> where_;
+  const Buffer<T> own_;
   Buffer<S> zeros_;
+  const T *biases_, *input_weights_, *recurrent_weights_, *projection_weights_;
 };
 
 }  // namespace RNNCELLS_ISA

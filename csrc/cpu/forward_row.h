@@ -140,11 +140,13 @@ class RowForward {
     Cell::template forward<0>(share, previous, next, save);
     store_vector(next[0], out + unit, present);
     if (call_.reserve != nullptr) {
-      S* kept =
-          call_.reserve + (t * size_.batch + row) * reserve_slots<Cell>() * size_.units + unit;
+      const int saved = call_.recompute ? 0 : Cell::saved;
+      S* kept = call_.reserve + (t * size_.batch + row) * (saved + states - 1) * size_.units + unit;
       RNNCELLS_UNROLL
-      for (int i = 0; i < Cell::saved; ++i, kept += size_.units) {
+      for (int i = 0; i < Cell::saved; ++i) {
+        if (i >= saved) break;
         store_vector(save[i], kept, present);
+        kept += size_.units;
       }
       RNNCELLS_UNROLL
       for (int i = 1; i < states; ++i, kept += size_.units) store_vector(next[i], kept, present);

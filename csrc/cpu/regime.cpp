@@ -34,7 +34,7 @@ bool better_over_the_batch(const CellFacts& cell, const Sizes& sizes) {
 Regime wanted(const CellFacts& cell, const Sizes& sizes, const CallFacts& call) {
   if (forced >= 0) return static_cast<Regime>(forced.load());
   if (reads_weights_in_place(sizes)) return Regime::depth;
-  if (!call.keeps && too_few_rows_to_pack(sizes)) return Regime::batch;
+  if (!call.keeps && !call.packed && too_few_rows_to_pack(sizes)) return Regime::batch;
   return better_over_the_batch(cell, sizes) ? Regime::batch : Regime::units;
 }
 
@@ -44,7 +44,9 @@ Regime choose_regime(const CellFacts& cell, const Sizes& sizes, const CallFacts&
   if (call.ragged || call.projected || cell.phases > 1) return Regime::units;
   const Regime regime = wanted(cell, sizes, call);
   if (regime == Regime::depth && !call.unit_strides) return Regime::units;
-  if (regime == Regime::batch && call.keeps && call.rowwise) return Regime::units;
+  if (regime == Regime::batch && call.keeps && (call.rowwise || call.recompute)) {
+    return Regime::units;
+  }
   return regime;
 }
 

@@ -13,9 +13,11 @@ constexpr int64_t streamed_rows = 8;
 // What besides the sizes tells how a call can run.
 struct CallFacts {
   bool ragged, projected;
-  bool keeps;         // a reserve for the backward pass; or it is one
-  bool rowwise;       // that reserve has a row for each row of x
-  bool unit_strides;  // of x, the weights and the biases along their last dimension
+  bool keeps;              // a reserve for the backward pass; or it is one
+  bool rowwise;            // that reserve has a row for each row of x
+  bool unit_strides;       // of x, the weights and the biases along their last dimension
+  bool recompute = false;  // the reserve holds the states besides the output alone
+  bool packed = false;     // the weights were packed before
 };
 
 // The regime of a call. The reserve's layout, where one is kept, depends on the cell, the sizes and

@@ -2,11 +2,14 @@
 // they define is shared with the rest of the program and must run on every processor.
 #pragma once
 
+#include <sched.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <optional>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif

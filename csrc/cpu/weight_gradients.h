@@ -44,10 +44,12 @@ class WeightGradients {
   }
 
   // Adds the time steps [first_time, end_time). gradients: [rows, shares * H]; output_gradients,
-  // with a projection: [rows, P].
-  void add(int64_t first_time, int64_t end_time, const T* gradients, const T* output_gradients) {
-    const Chunk chunk{first_time, end_time, steps_.offset(end_time) - steps_.offset(first_time),
-                      gradients, output_gradients};
+  // with a projection: [rows, P]; saved: their rows of the reserve.
+  void add(int64_t first_time, int64_t end_time, const T* gradients, const T* output_gradients,
+           const S* saved) {
+    const Chunk chunk{
+        first_time, end_time,         steps_.offset(end_time) - steps_.offset(first_time),
+        gradients,  output_gradients, saved};
     int64_t work = wants_bias_ ? chunk.rows * width_ : 0;
     for (int weight = 0; weight < weights; ++weight) {
       if (wants(weight)) work += chunk.rows * weight_rows(weight) * columns(weight);
@@ -85,6 +87,7 @@ class WeightGradients {
   struct Chunk {
     int64_t first_time, end_time, rows;
     const T *gradients, *output_gradients;
+    const S* saved;
   };
 
   bool wants(int weight) const { return results_[weight] != nullptr; }
@@ -215,8 +218,7 @@ class WeightGradients {
     const int64_t column = panel * widest;
     if (weight == projection) {
       const int64_t width = slots_ * size_.units;
-      const S* hidden =
-          call_.reserve + steps_.offset(chunk.first_time) * width + (slots_ - 1) * size_.units;
+      const S* hidden = chunk.saved + (slots_ - 1) * size_.units;
       const auto row_at = [&](int64_t k) { return hidden + k * width; };
       multiply(projection, projection_phase, projection_phase.shares, chunk.output_gradients,
                size_.outputs, size_.outputs, row_at, 1, chunk.rows, column, split, space, touched);
@@ -231,8 +233,7 @@ class WeightGradients {
                  call_.x_column_stride, chunk.rows, column, split, space, touched);
       } else if constexpr (phase.operand >= 0) {
         const int64_t width = slots_ * size_.units;
-        const S* operand =
-            call_.reserve + steps_.offset(chunk.first_time) * width + phase.operand * size_.units;
+        const S* operand = chunk.saved + phase.operand * size_.units;
         const auto row_at = [&](int64_t k) { return operand + k * width; };
         multiply(recurrent, phase, phase.recurrent, chunk.gradients, width_, size_.units, row_at, 1,
                  chunk.rows, column, split, space, touched);
