@@ -47,7 +47,7 @@ format: $(VENV)/.installed  ## lay out Python and C++ as lint wants it
 	$(PY) -m ruff format --quiet
 	$(VENV)/bin/clang-format -i $(SOURCES)
 
-bench: build  ## time the layers against torch.nn (ARGS= for options)
+bench: build $(VENV)/.bench  ## time the layers against torch.nn and others (ARGS= for options)
 	$(PY) -m bench.cpu $(ARGS)
 
 build: $(VENV)/.extension $(VENV)/.installed  ## set up .venv and compile what changed
@@ -95,4 +95,10 @@ $(VENV)/.extension: $(VENV)/.torch $(SOURCES) $(BACKEND) setup.py pyproject.toml
 $(VENV)/.installed: $(BACKEND) setup.py pyproject.toml | $(VENV)/.extension
 	echo "installing rnncells and what its tests and demo need"
 	$(PIP) --no-build-isolation --editable '.[forecast,test,ecosystem,onnx,lint,cross]'
+	touch $@
+
+# Only for 'make bench': JAX, Flax, Keras and ONNX Runtime.
+$(VENV)/.bench: pyproject.toml | $(VENV)/.installed
+	echo "installing those whom the benchmarks time beside us"
+	$(PIP) --no-build-isolation --editable '.[bench]'
 	touch $@

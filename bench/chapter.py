@@ -7,7 +7,9 @@ All start from the same weights and meet the same batches; their epochs are time
 ratio is taken within each epoch. After the last, all must have come to the same validation error.
 
 Ours and torch.nn's layers run in one plain loop, and so does the head alone on the series ("none"),
-which tells what the loop costs. JAX takes part where it is installed (the extra ``bench``).
+which tells what the loop costs. JAX and Keras, on its JAX backend, take part where they are
+installed (the extra ``bench``). Keras's SimpleRNN and LSTM have one bias in place of torch.nn's
+two, so that theirs is held against the error of torch.nn's network with one bias.
 Cores is CPU time over wall time: whether a side kept to the threads it was given.
 """
 
@@ -29,15 +31,18 @@ from bench import results
 from bench.command import add_cells, add_threads, make_parser, start
 from bench.layers import CELLS
 from bench.peers import Side
-from bench.peers.torch_loop import Forecaster, TorchLoop
+from bench.peers.torch_loop import Forecaster, TorchLoop, one_bias
+from bench.peers.xla import limit_threads
 from bench.progress import with_progress
 from bench.table import align
 
 STEPS, HORIZON, BATCH = 50, 10, 32
 # Rounding sends two runs apart step by step; a wrong gradient does so by far more than this.
 SAME_ERROR = 1e-3
-JAX = ("jax", "optax")
-ADVICE = "without JAX: it is not installed (pip install 'rnncells[bench]' brings it)"
+KERAS = "Keras on JAX"
+PEERS = {"JAX": ("jax", "optax"), KERAS: ("jax", "keras")}
+ADVICE = "without {}: not installed (pip install 'rnncells[bench]' brings it)"
+ONE_BIAS = ("rnn", "lstm")  # Keras's GRU has two
 FLOOR = "none"
 HEADER = ("cell", "who", "s/epoch", "times ours", "cores", "validation MSE", "at the last step")
 
@@ -64,9 +69,9 @@ def make_data(count: int) -> Data:
     return Data(series[:, :STEPS, None], series[:, 1:].unfold(1, HORIZON, 1).contiguous())
 
 
-def has_jax() -> bool:
-    """Whether JAX and its optimizers are installed."""
-    return all(find_spec(package) for package in JAX)
+def installed() -> list[str]:
+    """Return the names of the peers, besides torch.nn, whose packages are installed."""
+    return [who for who, packages in PEERS.items() if all(map(find_spec, packages))]
 
 
 def make_sides(cell: str, train: Data) -> dict[str, Side]:
@@ -77,11 +82,29 @@ def make_sides(cell: str, train: Data) -> dict[str, Side]:
     ours, peer = (Forecaster(layer) for layer in CELLS[cell])
     ours.load_state_dict(peer.state_dict())
     sides: dict[str, Side] = {"ours": TorchLoop(ours, *train), "torch.nn": TorchLoop(peer, *train)}
-    if has_jax():
+    here = installed()
+    if "JAX" in here:
         from bench.peers.jax_scan import JaxScan
 
         sides["JAX"] = JaxScan(cell, peer.state_dict(), *train)
+    if KERAS in here:
+        from bench.peers.keras_loop import KerasLoop
+
+        sides[KERAS] = KerasLoop(cell, peer.state_dict(), *train)
     return sides
+
+
+def one_bias_error(cell: str, train: Data, valid: Data, orders: list[list[Tensor]]) -> float:
+    """Train torch.nn's network with one bias in each layer; return its validation error.
+
+    From the weights of ``make_sides``, on the same batches.
+    """
+    torch.manual_seed(0)
+    _, peer = (Forecaster(layer) for layer in CELLS[cell])
+    loop = TorchLoop(one_bias(peer), *train)
+    for batches in orders:
+        loop.epoch(batches)
+    return float(mse_loss(loop.predict(valid.x), valid.y))
 
 
 def time_epoch(side: Side, batches: list[Tensor]) -> tuple[float, float]:
@@ -120,11 +143,13 @@ def check_errors(rows: list[dict[str, Any]]) -> None:
         SystemExit: two that differ.
     """
     for row in rows:
-        found, expected = row["validation_mse"], rows[0]["validation_mse"]
+        found, expected, whose = row["validation_mse"], rows[0]["validation_mse"], rows[0]["who"]
+        if "one_bias_mse" in row:
+            expected, whose = row["one_bias_mse"], "torch.nn with one bias"
         if not math.isclose(found, expected, rel_tol=SAME_ERROR):
             raise SystemExit(
                 f"{row['cell']}: the validation MSE of {row['who']} is {found:.6f}, "
-                f"and that of {rows[0]['who']} {expected:.6f}: they did not train the same."
+                f"and that of {whose} {expected:.6f}: they did not train the same."
             )
 
 
@@ -148,6 +173,9 @@ def measure_all(cells: list[str], count: int, epochs: int) -> list[dict[str, Any
     rows = []
     for cell in cells:
         of_cell = list(as_rows(cell, sides[cell], taken[cell], valid))
+        for row in of_cell:
+            if row["who"] == KERAS and cell in ONE_BIAS:
+                row["one_bias_mse"] = one_bias_error(cell, train, valid, orders)
         check_errors(of_cell)
         rows += of_cell
     return rows
@@ -167,7 +195,13 @@ def as_table(rows: list[dict[str, Any]]) -> str:
         )
         for row in rows
     ]
-    return align(HEADER, lines)
+    notes = [
+        f"\n{row['cell']}: {row['who']} has one bias where torch.nn has two; "
+        f"with one, torch.nn's validation MSE is {row['one_bias_mse']:.5f}"
+        for row in rows
+        if "one_bias_mse" in row
+    ]
+    return align(HEADER, lines) + "".join(notes)
 
 
 def parse() -> argparse.Namespace:
@@ -187,13 +221,13 @@ def main() -> None:
     """Measure, print the table, and write JSON."""
     options = parse()
     facts = start(options.threads) | {"series": options.series, "epochs": options.epochs}
-    if has_jax():
-        from bench.peers.jax_scan import limit_threads
-
-        limit_threads(options.threads)
-        facts |= {package: version(package) for package in JAX}
-    else:
-        print(ADVICE)
+    here = installed()
+    limit_threads(options.threads)
+    for who, packages in PEERS.items():
+        if who in here:
+            facts |= {package: version(package) for package in packages}
+        else:
+            print(ADVICE.format(who))
     rows = measure_all([FLOOR, *options.cells], options.series, options.epochs)
     print(f"\n{as_table(rows)}\n\n{results.write(options.out, 'chapter', facts, rows)}")
 

@@ -6,6 +6,10 @@ shares are of the rates that a large float32 product made in the same run: torch
 torch.nn builds on, and the best that was seen (see ``bench.machine.product_rates``), which is the
 machine's limit. The regime is what the engine chose to put into the lanes of a vector: the units,
 the rows of the batch, or the terms of each sum (depth).
+
+Then come the peers of ``bench.further`` that are installed (the extra ``bench``), as ratios to ours
+in a table of their own. torch.compile's time to compile is bounded by ``--compile-seconds``; what
+it leaves in its cache makes the next run start sooner.
 """
 
 import argparse
@@ -15,7 +19,7 @@ from typing import Any
 
 import torch
 
-from bench import machine, plot, results
+from bench import further, machine, plot, results
 from bench.command import add_grid, make_parser, start
 from bench.layers import (
     Shape,
@@ -131,28 +135,68 @@ def as_table(rows: list[dict[str, Any]]) -> str:
     return align(HEADER, lines) + "\n\n" + align(("cell", "mode", "geometric mean"), means)
 
 
+def add_peers(
+    rows: list[dict[str, Any]], peers: dict[str, further.Further], budget_s: float
+) -> None:
+    """Time the further peers, one after another, and put what was found into each row's ``peers``.
+
+    After torch.nn's, so that nothing which they set up in the process can touch those times.
+    """
+    for row in rows:
+        row["peers"] = {}
+    cases = list(product(peers, rows))
+    for name, row in with_progress(
+        cases, lambda case: f"{case[0]}: {case[1]['cell']} {case[1]['mode']} {case[1]['shape']}"
+    ):
+        row["peers"][name] = further.measure(
+            peers[name], row["cell"], row["mode"], Shape.parse(row["shape"]), budget_s
+        )
+
+
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser("cpu", __doc__)
     add_grid(parser)
     parser.add_argument("--seconds", type=float, help="time for each row (1, or 0.2 with --quick)")
     parser.add_argument("--quick", action="store_true", help="three shapes, a short look")
+    parser.add_argument(
+        "--peers",
+        metavar="NAME,NAME",
+        help=f"of torch.nn, which is always there, {', '.join(further.all_peers(0))}: whom to time "
+        "(all that are installed)",
+    )
+    parser.add_argument(
+        "--compile-seconds",
+        type=float,
+        help="the longest that torch.compile may take for one row (45, or 5 with --quick)",
+    )
     options = parser.parse_args()
     if options.threads < 1:
         parser.error(f"--threads is at least 1, and not {options.threads}")
     grid = QUICK_GRID if options.quick else GRID
     options.shapes = options.shapes or [Shape.parse(text) for text in grid]
     options.seconds = options.seconds or (0.2 if options.quick else 1.0)
+    limit_s = options.compile_seconds or (5 if options.quick else 45)
+    named = None
+    if options.peers is not None:
+        named = [name.strip() for name in options.peers.split(",") if name.strip() != "torch.nn"]
+    try:
+        options.peers = further.choose(named, limit_s)
+    except ValueError as error:
+        parser.error(f"--peers: {error}")
     return options
 
 
 def main() -> None:
-    """Measure, print the table, and write JSON and picture."""
+    """Measure, print the tables, and write JSON and picture."""
     options = parse()
-    facts = start(options.threads)
+    facts = start(options.threads) | further.prepare(options.peers, options.threads)
     rows, rates = measure_all(options.cells, options.shapes, options.seconds)
     told = ", ".join(f"{name} {rate:.0f} GF/s" for name, rate in rates.items())
-    print(f"large float32 products in this run: {told}\n\n{as_table(rows)}\n")
+    print(f"large float32 products in this run: {told}\n\n{as_table(rows)}\n", flush=True)
+    if options.peers:
+        add_peers(rows, options.peers, options.seconds)
+        print(f"{further.as_table(rows)}\n")
     name = f"cpu-{options.threads}-thread{'s' if options.threads > 1 else ''}"
     written = results.write(options.out, name, facts | {"product_gflops": rates}, rows)
     picture = plot.draw(written.with_suffix(".png"), machine.describe(facts), rows)

@@ -66,6 +66,15 @@ def training_step(layer: nn.Module, x: Tensor, dy: Tensor) -> None:
     y.backward(dy)
 
 
+def gradients_of(layer: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of each weight's and bias's gradient, by its name."""
+    return {
+        name: weight.grad.clone()
+        for name, weight in layer.named_parameters()
+        if weight.grad is not None
+    }
+
+
 def required_flops(cell: str, shape: Shape, training: bool) -> int:
     """Count the multiplications and additions in the matrix products that the result requires.
 

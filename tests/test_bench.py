@@ -19,7 +19,7 @@ import torch
 
 from bench import accuracy, chapter, cpu, machine, memory, overhead, plot, timing
 from bench.layers import CELLS, Shape, forward, make_data, make_pair, required_flops, training_step
-from bench.peers.torch_loop import Forecaster, TorchLoop
+from bench.peers.torch_loop import Forecaster, TorchLoop, one_bias
 from bench.progress import with_progress
 from bench.table import align
 from bench.timing import LEAST_ROUNDS, time_pair
@@ -168,7 +168,7 @@ def test_cpu_writes_table_json_and_picture(
 ) -> None:
     shapes = ["3,2,4,5", "1,1,1,1"]
     options = ["--shapes", *shapes, "--seconds", "0.001", "--out", str(tmp_path)]
-    run_main(monkeypatch, cpu.main, *options)
+    run_main(monkeypatch, cpu.main, *options, "--peers", "torch.nn")
     told = capsys.readouterr().out
     written = json.loads((tmp_path / "cpu-1-thread.json").read_text())
     assert written["machine"]["threads"] == 1
@@ -176,6 +176,7 @@ def test_cpu_writes_table_json_and_picture(
     cases = {(row["cell"], row["mode"], row["shape"]) for row in written["rows"]}
     assert cases == {(c, m, s) for c in CELLS for m in cpu.MODES for s in shapes}
     for row in written["rows"]:
+        assert "peers" not in row
         assert row["ours_ms"] > 0
         assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
         T, B, I, H = map(int, row["shape"].split(","))
@@ -271,7 +272,7 @@ def test_the_chapter_times_each_side_of_each_cell(
     monkeypatch.setitem(sys.modules, "jax", None)
     run_main(monkeypatch, chapter.main, "--series", "34", "--epochs", "2", "--out", str(tmp_path))
     told = capsys.readouterr().out
-    assert chapter.ADVICE in told
+    assert all(chapter.ADVICE.format(who) in told for who in ("JAX", "Keras on JAX"))
     written = json.loads((tmp_path / "chapter.json").read_text())
     assert (written["machine"]["series"], written["machine"]["epochs"]) == (34, 2)
     rows = {(row["cell"], row["who"]): row for row in written["rows"]}
@@ -300,9 +301,22 @@ def test_sides_that_did_not_train_the_same_are_refused() -> None:
         chapter.check_errors(rows)
 
 
+def test_a_side_with_one_bias_is_held_against_one_bias() -> None:
+    rows = [
+        {"cell": "rnn", "who": "ours", "validation_mse": 0.02},
+        {"cell": "rnn", "who": "Keras", "validation_mse": 0.03, "one_bias_mse": 0.03},
+    ]
+    chapter.check_errors(rows)
+    rows[1]["one_bias_mse"] = 0.02
+    with pytest.raises(
+        SystemExit, match=r"Keras is 0\.030000, and that of torch\.nn with one bias"
+    ):
+        chapter.check_errors(rows)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_jax_trains_the_same_network(cell: str) -> None:
-    for package in chapter.JAX:
+    for package in chapter.PEERS["JAX"]:
         pytest.importorskip(package)
     from bench.peers.jax_scan import JaxScan
 
@@ -316,6 +330,36 @@ def test_jax_trains_the_same_network(cell: str) -> None:
         side.epoch(batches)
     assert (loop.predict(loop.x) - before).abs().max() > 1e-3
     torch.testing.assert_close(peer.predict(loop.x), loop.predict(loop.x), atol=2e-5, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", CELLS)
+def test_keras_trains_the_same_network(cell: str) -> None:
+    """With two biases in the GRU, with one in the others."""
+    if chapter.KERAS not in chapter.installed():
+        pytest.skip("not installed")
+    from bench.peers.keras_loop import KerasLoop
+
+    net = Forecaster(CELLS[cell][1])
+    loop = TorchLoop(one_bias(net) if cell in chapter.ONE_BIAS else net, *chapter.make_data(5))
+    peer = KerasLoop(cell, loop.net.state_dict(), loop.x, loop.y)
+    batches = list(torch.arange(5).split(2))
+    peer.warm_up(batches)
+    before = loop.predict(loop.x)
+    torch.testing.assert_close(peer.predict(loop.x), before)
+    for side in (loop, peer):
+        side.epoch(batches)
+    assert (loop.predict(loop.x) - before).abs().max() > 1e-3
+    torch.testing.assert_close(peer.predict(loop.x), loop.predict(loop.x), atol=5e-5, rtol=0)
+
+
+def test_one_bias_trains_one_of_two() -> None:
+    net = Forecaster(CELLS["lstm"][1])
+    loop = TorchLoop(one_bias(net), *chapter.make_data(5))
+    loop.epoch(list(torch.arange(5).split(2)))
+    after = loop.net.state_dict()
+    for name, before in net.state_dict().items():
+        assert torch.equal(after[name], before) == ("bias_hh" in name), name
 
 
 @pytest.mark.parametrize("option", ["--threads", "--epochs", "--series"])

@@ -1,10 +1,8 @@
 """The same network in JAX: ``jax.lax.scan`` over time, Adam of optax, one jitted step a batch.
 
-The cells are torch.nn's, so that the same weights give the same losses. The input product is made
-for all steps at once, outside the scan.
+The same weights give torch.nn's losses. See ``jax_cells``.
 """
 
-import os
 from typing import Any
 
 import jax
@@ -12,61 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
-from jax.nn import sigmoid
 from torch import Tensor
+
+from bench.peers.jax_cells import layer
 
 Weights = dict[str, Any]
 
 
-def limit_threads(threads: int) -> None:
-    """Tell XLA its threads; it reads this when it first computes, and not again."""
-    os.environ["NPROC"] = str(threads)
-    if threads == 1:
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false"
-
-
-def step_rnn(states: Any, of_x: Any, of_h: Any) -> Any:
-    """Return the next states from the last, and the gates' shares of input and hidden state."""
-    return (jnp.tanh(of_x + of_h),)
-
-
-def step_lstm(states: Any, of_x: Any, of_h: Any) -> Any:
-    """As ``step_rnn``."""
-    i, f, g, o = jnp.split(of_x + of_h, 4, axis=-1)
-    c = sigmoid(f) * states[1] + sigmoid(i) * jnp.tanh(g)
-    return sigmoid(o) * jnp.tanh(c), c
-
-
-def step_gru(states: Any, of_x: Any, of_h: Any) -> Any:
-    """As ``step_rnn``."""
-    (r_x, z_x, n_x), (r_h, z_h, n_h) = (jnp.split(gates, 3, axis=-1) for gates in (of_x, of_h))
-    z = sigmoid(z_x + z_h)
-    n = jnp.tanh(n_x + sigmoid(r_x + r_h) * n_h)
-    return ((1 - z) * n + z * states[0],)
-
-
-STEPS = {"rnn": (step_rnn, 1), "lstm": (step_lstm, 2), "gru": (step_gru, 1)}
-
-
-def layer(cell: str, weights: Weights, number: int, x: Any) -> Any:
-    """Run one layer on x [T, B, I]; return its output [T, B, H]."""
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    w_ih, w_hh, b_ih, b_hh = (weights[f"recurrent.{name}_l{number}"] for name in names)
-    step, states = STEPS[cell]
-
-    def scanned(carried: Any, of_x: Any) -> Any:
-        new = step(carried, of_x, carried[0] @ w_hh.T + b_hh)
-        return new, new[0]
-
-    zeros = jnp.zeros((x.shape[1], w_hh.shape[1]), x.dtype)
-    return jax.lax.scan(scanned, (zeros,) * states, x @ w_ih.T + b_ih)[1]
-
-
 def forecast(cell: str, weights: Weights, x: Any) -> Any:
     """Return the forecast of x [B, T, 1] after each step, [B, T, horizon]."""
-    y = layer(cell, weights, 1, layer(cell, weights, 0, x.swapaxes(0, 1))).swapaxes(0, 1)
-    return y @ weights["head.weight"].T + weights["head.bias"]
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    y = x.swapaxes(0, 1)
+    for number in (0, 1):
+        y = layer(cell, tuple(weights[f"recurrent.{name}_l{number}"] for name in names), y)
+    return y.swapaxes(0, 1) @ weights["head.weight"].T + weights["head.bias"]
 
 
 class JaxScan:

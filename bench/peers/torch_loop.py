@@ -26,6 +26,15 @@ class Forecaster(nn.Module):
         return self.head(x if self.recurrent is None else self.recurrent(x)[0])
 
 
+def one_bias(net: Forecaster) -> Forecaster:
+    """Return a copy whose recurrent layers train one bias each: the other stays as it is."""
+    net = copy.deepcopy(net)
+    for name, parameter in net.named_parameters():
+        if "bias_hh" in name:
+            parameter.requires_grad_(False)
+    return net
+
+
 class TorchLoop:
     """A network, Adam, and the training data x [N, T, 1] and y [N, T, horizon]."""
 
