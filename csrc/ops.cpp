@@ -228,9 +228,9 @@ struct Layer {
   template <class T, class Call>
   void fill(Call& call, int64_t direction, bool keeps, bool packed) const {
     call.sizes = size;
-    call.regime = choose_regime(
-        engine.facts, size,
-        {ragged.has_value(), projected, keeps, rowwise, has_unit_strides(), recompute, packed});
+    call.regime = choose_regime(engine.facts, size,
+                                {ragged.has_value(), projected, keeps, rowwise, has_unit_strides(),
+                                 std::is_same_v<Call, BackwardCall<T>>, recompute, packed});
     call.recompute = recompute;
     call.row_counts = ragged.has_value() ? ragged->counts.data() : nullptr;
     call.order = padded() ? ragged->order.data() : nullptr;

@@ -328,7 +328,7 @@ def _row_by_row(
     x: Tensor, dim: int | None, weights: Sequence[Tensor], cell: str, by_rows: bool
 ) -> bool:
     """Whether one sample's reserve has a row for each row of x; where ``by_rows``, it has."""
-    if by_rows:
+    if by_rows or CELLS[cell]["reserve"] == 0:
         return True
     steps, batch, inputs = (size for place, size in enumerate(x.shape) if place != dim)
     units = unit_count(cell, weights)

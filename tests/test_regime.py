@@ -38,8 +38,9 @@ def choose_again() -> Iterator[None]:
         # or better.
         ("lstm", (50, 8, 1, 20), True, "units"),
         ("lstm", (50, 40, 1, 20), True, "units"),
-        # Little to do for each value that is moved.
-        ("rnn_tanh", (50, 256, 1, 20), True, "units"),
+        # No reserve: the forward pass goes its own way.
+        ("rnn_tanh", (50, 256, 1, 20), True, "batch"),
+        ("rnn_tanh", (100, 64, 16, 64), True, "units"),
         # Few rows: the weights are read as they are,
         ("lstm", (1, 1, 32, 64), False, "depth"),
         ("gru", (2, 4, 32, 64), False, "depth"),

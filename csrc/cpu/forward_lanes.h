@@ -114,7 +114,7 @@ class LaneForward {
       T* after = block.hidden[(s + 1) % 2].get();
       run_step<Width>(block, t, before, after);
       for (int w = 0; w < Width; ++w) {
-        lanes_to_rows<S>(
+        lanes_to_rows<S, true>(
             after + w * lanes, width, present(row, w), size_.units,
             steps_.rows_of(call_.y, t, row + w * lanes, call_.y_step_stride, call_.y_batch_stride));
       }
@@ -123,8 +123,8 @@ class LaneForward {
       const T* state = i == 0 ? block.hidden[size_.steps % 2].get()
                               : block.others + (i - 1) * size_.units * width;
       for (int w = 0; w < Width; ++w) {
-        lanes_to_rows<S>(state + w * lanes, width, present(row, w), size_.units,
-                         steps_.state_rows(call_.last[i], row + w * lanes, size_.units));
+        lanes_to_rows<S, true>(state + w * lanes, width, present(row, w), size_.units,
+                               steps_.state_rows(call_.last[i], row + w * lanes, size_.units));
       }
     }
   }

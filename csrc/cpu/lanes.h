@@ -115,8 +115,9 @@ RNNCELLS_OUT_OF_LINE void rows_to_lanes(OrderedRows<const S> rows, int64_t colum
   }
 }
 
-// The way back: the first `count` lanes into as many rows, or added to them.
-template <class S>
+// The way back: the first `count` lanes into as many rows, or added to them. Rounded: the values
+// are such as S has.
+template <class S, bool Rounded = false>
 RNNCELLS_OUT_OF_LINE void lanes_to_rows(const Compute<S>* in, int64_t in_stride, int64_t count,
                                         int64_t columns, OrderedRows<S> rows, bool add = false) {
   using V = Vec<Compute<S>>;
@@ -133,7 +134,13 @@ RNNCELLS_OUT_OF_LINE void lanes_to_rows(const Compute<S>* in, int64_t in_stride,
     turn(square);
     if (present == lanes && count == lanes && !add) {
       RNNCELLS_UNROLL
-      for (int row = 0; row < lanes; ++row) store_vector(square[row], rows[row] + first);
+      for (int row = 0; row < lanes; ++row) {
+        if constexpr (Rounded) {
+          store_rounded(square[row], rows[row] + first);
+        } else {
+          store_vector(square[row], rows[row] + first);
+        }
+      }
       continue;
     }
     for (int row = 0; row < count; ++row) {

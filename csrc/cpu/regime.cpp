@@ -23,10 +23,12 @@ bool reads_weights_in_place(const Sizes& sizes) {
   return sizes.steps * sizes.batch <= streamed_rows;
 }
 
-bool better_over_the_batch(const CellFacts& cell, const Sizes& sizes) {
-  // A cell with one gate has too little to do for what it costs to turn rows into lanes.
+bool better_over_the_batch(const CellFacts& cell, const Sizes& sizes, const CallFacts& call) {
+  // A cell with one gate has too little to do, going back, for what it costs to turn rows into
+  // lanes. Without a reserve each pass may go its own way.
   constexpr double worth_turning = 1.15, well_filled = 0.85;
-  return cell.gates > 1 && filled(sizes.batch) >= well_filled &&
+  const bool enough_to_do = cell.gates > 1 || (cell.reserve_slots == 0 && !call.backward);
+  return enough_to_do && filled(sizes.batch) >= well_filled &&
          filled(sizes.batch) >= worth_turning * filled(sizes.units);
 }
 
@@ -35,7 +37,7 @@ Regime wanted(const CellFacts& cell, const Sizes& sizes, const CallFacts& call) 
   if (forced >= 0) return static_cast<Regime>(forced.load());
   if (reads_weights_in_place(sizes)) return Regime::depth;
   if (!call.keeps && !call.packed && too_few_rows_to_pack(sizes)) return Regime::batch;
-  return better_over_the_batch(cell, sizes) ? Regime::batch : Regime::units;
+  return better_over_the_batch(cell, sizes, call) ? Regime::batch : Regime::units;
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ struct CallFacts {
   bool keeps;              // a reserve for the backward pass; or it is one
   bool rowwise;            // that reserve has a row for each row of x
   bool unit_strides;       // of x, the weights and the biases along their last dimension
+  bool backward = false;   // it is a backward pass
   bool recompute = false;  // the reserve holds the states besides the output alone
   bool packed = false;     // the weights were packed before
 };

@@ -154,18 +154,42 @@ RNNCELLS_INLINE Vec<double> load_vector(const double* p, int n) { return Vec<dou
 RNNCELLS_INLINE void store_vector(Vec<float> value, float* p, int n) { value.store(p, n); }
 RNNCELLS_INLINE void store_vector(Vec<double> value, double* p, int n) { value.store(p, n); }
 
+#if RNNCELLS_VECTOR_BYTES == 64
+RNNCELLS_INLINE __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1); }
+
+template <class S>
+RNNCELLS_INLINE Vec<float> load_vector(const S* p, int n) {
+  return widen(_mm256_maskz_loadu_epi16(first_lanes(n), p), S());
+}
+template <class S>
+RNNCELLS_INLINE void store_vector(Vec<float> value, S* p, int n) {
+  _mm256_mask_storeu_epi16(p, first_lanes(n), narrow(value, S()));
+}
+#else
+// No more values than lanes; a call of memcpy would cost more than it copies.
+template <class S>
+RNNCELLS_INLINE void copy_few(const S* from, int n, S* to) {
+  RNNCELLS_UNROLL
+  for (int some = Vec<float>::lanes; some > 0; some /= 2) {
+    if ((n & some) == 0) continue;
+    memcpy(to, from, static_cast<size_t>(some) * sizeof(S));
+    from += some;
+    to += some;
+  }
+}
 template <class S>
 RNNCELLS_INLINE Vec<float> load_vector(const S* p, int n) {
   S some[Vec<float>::lanes] = {};
-  memcpy(some, p, static_cast<size_t>(n) * sizeof(S));
+  copy_few(p, n, some);
   return load_vector(some);
 }
 template <class S>
 RNNCELLS_INLINE void store_vector(Vec<float> value, S* p, int n) {
   S some[Vec<float>::lanes];
   store_vector(value, some);
-  memcpy(p, some, static_cast<size_t>(n) * sizeof(S));
+  copy_few(some, n, p);
 }
+#endif
 
 // The whole vector where the caller knows that it is Full, else its first `present` lanes.
 template <bool Full, class S>
@@ -181,13 +205,35 @@ RNNCELLS_INLINE void store_lanes(Vec<Compute<S>> value, S* p, int present) {
   }
 }
 
+// The same of a value that S has: nothing is left to round.
+template <class S>
+RNNCELLS_INLINE void store_rounded(Vec<float> value, S* p) {
+#if RNNCELLS_VECTOR_BYTES == 64
+  if constexpr (std::is_same_v<S, BFloat16>) {
+    const __m512i bits = _mm512_maskz_srli_epi32(0xffff, (__m512i)value.v, 16);
+    _mm512_mask_cvtepi32_storeu_epi16(p, 0xffff, bits);
+    return;
+  }
+#endif
+  store_vector(value, p);
+}
+RNNCELLS_INLINE void store_rounded(Vec<float> value, float* p) { value.store(p); }
+RNNCELLS_INLINE void store_rounded(Vec<double> value, double* p) { value.store(p); }
+
 // A value as it is when it comes back from where S is stored.
 template <class S>
 RNNCELLS_INLINE Vec<Compute<S>> rounded(Vec<Compute<S>> value) {
-  if constexpr (!converts<S>) return value;
-  S stored[Vec<Compute<S>>::lanes];
-  store_vector(value, stored);
-  return load_vector(stored);
+  if constexpr (!converts<S>) {
+    return value;
+  } else {
+#if RNNCELLS_VECTOR_BYTES >= 32
+    return widen(narrow(value, S()), S());
+#else
+    S stored[Vec<Compute<S>>::lanes];
+    store_vector(value, stored);
+    return load_vector(stored);
+#endif
+  }
 }
 
 // n values, as they are.
@@ -206,14 +252,16 @@ RNNCELLS_INLINE void widen_row(const S* from, int64_t n, Compute<S>* to) {
   constexpr int lanes = Vec<Compute<S>>::lanes;
   int64_t j = 0;
   for (; j + lanes <= n; j += lanes) load_vector(from + j).store(to + j);
-  for (; j < n; ++j) to[j] = widen(from[j]);
+  const int left = static_cast<int>(n - j);
+  if (left > 0) load_vector(from + j, left).store(to + j, left);
 }
 template <class S>
 RNNCELLS_INLINE void narrow_row(const Compute<S>* from, int64_t n, S* to) {
   using V = Vec<Compute<S>>;
   int64_t j = 0;
   for (; j + V::lanes <= n; j += V::lanes) store_vector(V::load(from + j), to + j);
-  for (; j < n; ++j) to[j] = narrow(from[j], S());
+  const int left = static_cast<int>(n - j);
+  if (left > 0) store_vector(V::load(from + j, left), to + j, left);
 }
 
 }  // namespace RNNCELLS_ISA
