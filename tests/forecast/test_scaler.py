@@ -13,7 +13,7 @@ NAN = float("nan")
 
 def test_fit_by_hand() -> None:
     scaler = StandardScaler.fit(torch.tensor([[1.0, 10.0], [3.0, 30.0]], dtype=torch.float64))
-    assert scaler.mean.tolist() == [2, 20]
+    assert scaler.location.tolist() == [2, 20]
     assert scaler.scale.tolist() == [1, 10]
     assert scaler.transform(torch.tensor([[4.0, 0.0]])).tolist() == [[2, -2]]
 
@@ -21,7 +21,7 @@ def test_fit_by_hand() -> None:
 def test_missing_values_are_left_out_and_stay_missing() -> None:
     series = torch.tensor([[1.0], [NAN], [3.0]])
     scaler = StandardScaler.fit(series)
-    assert (scaler.mean.item(), scaler.scale.item()) == (2, 1)
+    assert (scaler.location.item(), scaler.scale.item()) == (2, 1)
     assert scaler.transform(series).isnan().flatten().tolist() == [False, True, False]
 
 
