@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
 from rnncells.forecast.checks import check_choice
 
-__all__ = ["WindowScaler"]
+__all__ = ["Kind", "WindowScaler"]
+
+Kind = Literal["standard", "robust", "mean", "last"]
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,10 @@ class WindowScaler:
             ``"last"`` its last value and its standard deviation.
     """
 
-    kind: Literal["standard", "robust", "mean", "last"] = "standard"
+    kind: Kind = "standard"
 
     def __post_init__(self) -> None:
-        check_choice("kind", self.kind, ("standard", "robust", "mean", "last"))
+        check_choice("kind", self.kind, get_args(Kind))
 
     def measure(self, context: Tensor) -> Tensor:
         """Location and scale: [batch, time, targets] -> [batch, 2, targets]; NaN is left out.
@@ -49,12 +51,12 @@ class WindowScaler:
             location = mean if self.kind == "standard" else _last(context)
             scale = (context - mean.unsqueeze(1)).square().nanmean(dim=1).sqrt()
         # a constant's mean is rounded, and so leaves a deviation of some units in the last place
-        flat = ~(scale > 16 * torch.finfo(context.dtype).eps * size)
+        highest = context.nan_to_num(nan=-torch.inf).amax(dim=1)
+        flat = (context.nan_to_num(nan=torch.inf).amin(dim=1) == highest) | (scale == 0)
         scale = torch.where(flat, torch.where(size > 0, size, 1.0), scale)
-        return (
-            torch.stack([location, scale], dim=1)
-            .nan_to_num(nan=0.0)
-            .where(~size.isnan().unsqueeze(1), torch.tensor([0.0, 1.0]).to(context)[:, None])
+        empty = size.isnan()
+        return torch.stack(
+            [torch.where(empty, 0.0, location), torch.where(empty, 1.0, scale)], dim=1
         )
 
     def transform(self, values: Tensor, level: Tensor) -> Tensor:

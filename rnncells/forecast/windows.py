@@ -104,6 +104,11 @@ class Windows(Dataset[Batch]):
         self.missing, self.every_step = missing, every_step is not False
         self._steps = every_step if isinstance(every_step, slice) else slice(None)
         self.scaler, self.ahead = scaler, ahead
+        if len(range(self.context)[self._steps]) == 0:
+            raise ValueError(
+                f"every_step: expected at least one step of the context's {self.context}, "
+                f"got {every_step}"
+            )
         mask = [column for column in range(columns) if column not in self.known]
         self.masked = tuple(mask) if missing == "mask" else ()
         self.features = columns + len(self.masked)

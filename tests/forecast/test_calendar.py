@@ -74,7 +74,7 @@ def test_known_covariates_as_arrays() -> None:
         (np.zeros((4, 5, 3)), np.ndarray, (4, 2, 3)),
     ],
 )
-def test_forecasts_come_back_as_arrays(data: Any, kind: type, shape: tuple[int, ...]) -> None:
+def test_forecasts_come_back_as_arrays(data: Any, kind: Any, shape: tuple[int, ...]) -> None:
     panel = as_panel(data)
     forecast = torch.arange(float(len(panel) * 2 * len(panel.targets)))
     forecast = forecast.reshape(len(panel), 2, len(panel.targets))

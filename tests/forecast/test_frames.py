@@ -173,8 +173,4 @@ def test_future_covariates_are_matched_by_series_and_stamp(library: Any) -> None
     with pytest.raises(ValueError, match="future: expected values of price for the next 2 steps"):
         look_ahead(panel, 2)
     with pytest.raises(ValueError, match=r"future: no column 'price' \(did you mean 'prices'\?\)"):
-        look_ahead(
-            panel,
-            2,
-            library.DataFrame({"prices" if k == "price" else k: v for k, v in known.items()}),
-        )
+        look_ahead(panel, 2, library.DataFrame(known | {"prices": known.pop("price")}))
