@@ -8,7 +8,7 @@ training needs lightning-fabric, pictures need matplotlib, progress bars in a te
 
 from rnncells.forecast.ahead import look_ahead, stamps_ahead
 from rnncells.forecast.arrays import as_panel, panel_from_arrays
-from rnncells.forecast.back import give_back
+from rnncells.forecast.back import give_back, give_back_windows
 from rnncells.forecast.baselines import (
     LeastSquares,
     differenced,
@@ -92,6 +92,7 @@ __all__ = [
     "format_table",
     "generate_time_series",
     "give_back",
+    "give_back_windows",
     "last_time_step_mse",
     "load_laguardia",
     "look_ahead",

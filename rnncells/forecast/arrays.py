@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnncells.forecast.checks import check_series
 from rnncells.forecast.extras import require
 from rnncells.forecast.frames import is_frame, panel_from_frame
 from rnncells.forecast.origin import Origin
@@ -52,7 +53,8 @@ def panel_from_arrays(
     Args:
         data: the targets: one series [time] or [time, features], or many of one length [series,
             time, features], or a list of the first kind, or a dict of them by id. Whole numbers
-            become float64; a single tensor in floating point is not copied.
+            become float64; a single tensor in floating point is not copied. A column of a frame
+            counts as an array.
         past: what is known up to now, in the same form, as long as ``data``.
         future: what is known ahead too, in the same form, as long as ``data``.
         static: [series, features], one row for each series.
@@ -122,6 +124,8 @@ def read_many(data: Any, name: str) -> tuple[list[Tensor], Origin]:
 
 
 def _read(data: Any, name: str) -> tuple[Tensor, bool]:
+    if hasattr(data, "to_numpy"):  # a column of a frame
+        data = data.to_numpy().copy()  # which may be read-only
     try:
         values = data if isinstance(data, Tensor) else torch.as_tensor(data)
     except (TypeError, ValueError, RuntimeError):
@@ -136,7 +140,9 @@ def _read(data: Any, name: str) -> tuple[Tensor, bool]:
         raise ValueError(
             f"{name}: expected [time] or [time, features], got shape {list(values.shape)}"
         )
-    return (values.unsqueeze(1), True) if values.dim() == 1 else (values, False)
+    series = values.unsqueeze(1) if values.dim() == 1 else values
+    check_series(series, "mask", name)
+    return series, values.dim() == 1
 
 
 def _together(parts: Mapping[str, list[Tensor]]) -> list[Any]:

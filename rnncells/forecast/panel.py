@@ -22,7 +22,7 @@ __all__ = ["Id", "Panel"]
 Id = str | int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Panel:
     """One or many series, of unequal lengths if they are, all with the same columns.
 
@@ -80,6 +80,13 @@ class Panel:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        roles = (("targets", self.targets), ("past", self.past), ("future", self.future))
+        columns = [f"{role} {', '.join(names)}" for role, names in roles if names]
+        steps = f"{int(self.lengths.min())} to {int(self.lengths.max())} steps"
+        every = [] if self.frequency is None else [f"every {self.frequency.name}"]
+        return f"Panel({'; '.join([f'{len(self)} series', steps, *every, *columns])})"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -190,6 +197,11 @@ class Panel:
     def with_values(self, values: Tensor) -> Self:
         """The same series with other values [rows, columns], such as scaled ones."""
         return replace(self, values=values)
+
+    def to(self, dtype: torch.dtype) -> Self:
+        """The same series in another dtype, such as ``torch.float32`` to train on."""
+        static = None if self.static is None else self.static.to(dtype)
+        return replace(self, values=self.values.to(dtype), static=static)
 
     def cut(self, start: Span = 0, stop: Span | None = None) -> Self:
         """The steps from ``start`` up to ``stop`` of each series, by default its end (copied).

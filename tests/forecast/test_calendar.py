@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from rnncells.forecast import add_calendar, as_panel, give_back, look_ahead, stamps_ahead
+from rnncells.forecast import (
+    Windows,
+    add_calendar,
+    as_panel,
+    give_back,
+    give_back_windows,
+    look_ahead,
+    stamps_ahead,
+)
 from rnncells.forecast.calendar import CALENDAR, calendar_of
 
 np = pytest.importorskip("numpy")
@@ -94,6 +102,18 @@ def test_forecasts_of_lists_and_dicts_and_their_intervals() -> None:
     assert [value.tolist() for value in back["y_hat-lo-90"]] == [[0], [0]]
 
 
+def test_a_backtest_of_arrays_comes_back_as_arrays() -> None:
+    for data, shape in ((np.zeros(9), (5, 2)), (np.zeros((9, 3)), (5, 2, 3))):
+        panel = as_panel(data)
+        windows = Windows(panel, 3, 2)
+        forecast = torch.zeros(5, 2, len(panel.targets))
+        back = give_back_windows(panel, windows, forecast)
+        assert type(back) is np.ndarray
+        assert back.shape == shape
+        with pytest.raises(ValueError, match=r"forecast: expected \[windows, horizon, targets\]"):
+            give_back_windows(panel, windows, forecast[1:])
+
+
 def test_bad_input() -> None:
     numbers = as_panel(torch.zeros(5), start=0, freq=1)
     with pytest.raises(ValueError, match="expected stamps with dates for the calendar"):
@@ -105,7 +125,7 @@ def test_bad_input() -> None:
         add_calendar(dated, ["hour"], "sine")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="got 'hour:sin' again"):
         add_calendar(add_calendar(dated, ["hour"]), ["hour"])
-    with pytest.raises(ValueError, match=r"forecast: expected .* 1 series and 1 targets"):
+    with pytest.raises(ValueError, match=r"forecast: expected .* \[1, 'horizon', 1\] in 'y_hat'"):
         give_back(dated, torch.zeros(2, 3, 1))
     with pytest.raises(ValueError, match="horizon: expected an integer"):
         look_ahead(dated, 0)

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from rnncells.forecast import as_panel, give_back, look_ahead, panel_from_frame
+from rnncells.forecast import (
+    Windows,
+    as_panel,
+    give_back,
+    give_back_windows,
+    look_ahead,
+    panel_from_frame,
+)
 
 pytest.importorskip("numpy")
 
@@ -174,3 +181,23 @@ def test_future_covariates_are_matched_by_series_and_stamp(library: Any) -> None
         look_ahead(panel, 2)
     with pytest.raises(ValueError, match=r"future: no column 'price' \(did you mean 'prices'\?\)"):
         look_ahead(panel, 2, library.DataFrame(known | {"prices": known.pop("price")}))
+
+
+def test_a_backtest_comes_back_as_a_frame(library: Any) -> None:
+    panel = as_panel(frame(library, y=[1.0, 10.0, 3.0, 11.0, 2.0]))
+    windows = Windows(panel, 1, 1)
+    point = torch.tensor([[[2.5]], [[3.5]], [[11.5]]])
+    back = give_back_windows(panel, windows, point, {80: (point - 1, point + 1)}, name="GRU")
+    names = ["unique_id", "ds", "cutoff", "y", "GRU", "GRU-lo-80", "GRU-hi-80"]
+    assert list(back.columns) == names
+    assert list(back["unique_id"]) == ["b", "b", "a"]
+    assert [stamp.hour for stamp in back["ds"]] == [1, 2, 2]
+    assert [stamp.hour for stamp in back["cutoff"]] == [0, 1, 1]
+    assert list(back["y"]) == [2, 3, 11]
+    assert list(back["GRU-lo-80"]) == [1.5, 2.5, 10.5]
+
+
+def test_a_column_is_an_array(library: Any) -> None:
+    panel = as_panel(frame(library)["price"])
+    assert panel.values.flatten().tolist() == [1, 2, 3, 4, 5]
+    assert panel.origin.kind == "numpy"
