@@ -179,6 +179,11 @@ class Rows:
                     f"{self.where(begin + at)} ({off.sum()} such rows)"
                 )
             step = np.diff(place)
+            if gaps == "error" and len(step) > 1 and step.min() > 1:
+                raise ValueError(
+                    f"{name}: mixed frequencies: expected time stamps {grid.name!r} apart, got "
+                    f"{step.min()} times that from {self.where(begin)} on"
+                )
             if gaps == "error" and (step > 1).any():
                 at = int((step > 1).argmax())
                 shown, where = self._shown(stamps[at + 1]), self.where(begin + at + 1)

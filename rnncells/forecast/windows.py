@@ -89,7 +89,7 @@ class Windows(Dataset[Batch]):
     ) -> None:
         check_choice("short", short, ("error", "skip"))
         panel = panel_of(series, missing, ahead)
-        self.context, self.horizon, stride = check_positive(
+        self.context, self.horizon, self.stride = check_positive(
             context=context, horizon=horizon, stride=stride
         )
         self.series, self.ids, self.static = panel.values, panel.ids, panel.static
@@ -112,7 +112,7 @@ class Windows(Dataset[Batch]):
         mask = [column for column in range(columns) if column not in self.known]
         self.masked = tuple(mask) if missing == "mask" else ()
         self.features = columns + len(self.masked)
-        origins = find_origins(panel, self.context, self.horizon, start, stop, stride, short)
+        origins = find_origins(panel, self.context, self.horizon, start, stop, self.stride, short)
         self.origins = origins[self._whole(origins)]
         if len(self.origins) == 0:
             raise ValueError(
@@ -159,6 +159,17 @@ class Windows(Dataset[Batch]):
     def dtype(self) -> torch.dtype:
         """Of the batches' values."""
         return self.series.dtype
+
+    @property
+    def pieces(self) -> list[int]:
+        """How many windows follow each other one stride apart in a series, in the windows' order.
+
+        With a stride of ``context``, the contexts of a piece join without gap or overlap, and a
+        network may carry its state from each to the next.
+        """
+        follows = (self.numbers.diff() == 0) & (self.origins.diff() == self.stride)
+        ends = (~follows).nonzero().flatten() + 1
+        return ends.diff(prepend=ends.new_zeros(1), append=ends.new_tensor([len(self)])).tolist()
 
     def __len__(self) -> int:
         return len(self.origins)

@@ -135,6 +135,14 @@ def test_gaps_are_told_or_marked(library: Any) -> None:
             "ds: mixed frequencies: expected time stamps 'h' apart, from 2020-01-01 01:00:00 on, "
             "got 2020-01-01 01:20:00 at row 3 of series 'a'",
         ),
+        (
+            {
+                "unique_id": ["b", "a", "b", "b", "b"],
+                "ds": [datetime(2020, 1, 1 + day) for day in (0, 0, 1, 2, 3)],
+            },
+            {"freq": "h"},
+            "mixed frequencies: expected time stamps 'h' apart, got 24 times that from row 0 of",
+        ),
         ({}, {"freq": "2h"}, "mixed frequencies: expected time stamps '2h' apart"),
         ({}, {"freq": 1}, "freq: expected one that fits the stamps in 'ds', got 1"),
         ({}, {"target": "yy"}, r"no column 'yy' \(did you mean 'y'\?\); there are 5: 'unique_id'"),

@@ -106,6 +106,17 @@ def test_cut_offs_for_each_series() -> None:
     assert Windows(dated, 3, 2, start=dated.steps_at("2024-01-06")).steps.tolist() == [5, 6, 7, 8]
 
 
+def test_pieces_follow_each_other_one_stride_apart() -> None:
+    panel = numbered(14, 7, 11)
+    windows = Windows(panel, 3, 2, stride=3)
+    assert windows.steps.tolist() == [3, 6, 9, 12, 3, 3, 6, 9]
+    assert windows.pieces == [4, 1, 3]
+    assert torch.equal(windows.batch().x[:4].flatten(), panel.series("a")[:12, 0])
+    panel.values[7] = NAN  # in the horizon at 6 and the context at 9
+    assert Windows(panel, 3, 2, stride=3, missing="skip").pieces == [1, 1, 1, 3]
+    assert Windows(numbered(5), 3, 2).pieces == [1]
+
+
 def test_short_series_are_told_or_left_out() -> None:
     panel = numbered(6, 4, 3)
     message = r"found none in 'b' \(4 steps\), 'c' \(3 steps\); say short='skip'"
