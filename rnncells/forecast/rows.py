@@ -153,10 +153,12 @@ class Rows:
         if twice.any():
             place = int(twice.argmax())
             shown = self._shown(stamps[place])
+            several = "; if there are several series, id= names their column"
+            several = several if len(self.ids) == 1 else ""
             raise ValueError(
                 f"{name}: expected each time stamp once in a series, got {shown} "
                 f"at {self.where(place)} and again at row {self.order[place + 1]} "
-                f"({twice.sum()} in all)"
+                f"({twice.sum()} in all){several}"
             )
 
     def places(self, grid: Frequency, name: str, gaps: str) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import index
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ def spans_of(lengths: Tensor, start: Span, stop: Span | None) -> list[tuple[int,
             past the end are at the end, and so is a ``stop`` of None.
 
     Raises:
+        TypeError: something that is no step.
         ValueError: not one step for each series.
     """
     size: list[int] = lengths.tolist()
@@ -36,9 +38,15 @@ def spans_of(lengths: Tensor, start: Span, stop: Span | None) -> list[tuple[int,
 
 
 def _each(name: str, steps: Span, size: list[int]) -> list[int]:
-    given = [index(step) for step in steps] if isinstance(steps, Sequence) else [index(steps)]
-    if not isinstance(steps, Sequence):
-        given *= len(size)
+    several: Any = steps.tolist() if hasattr(steps, "tolist") else steps
+    try:
+        one = not isinstance(several, list | tuple)
+        given = [index(several)] * len(size) if one else [index(step) for step in several]
+    except TypeError:
+        raise TypeError(
+            f"{name}: expected a time step or one for each series (panel.steps_at(stamp) gives "
+            f"those at a date), got {steps!r}"
+        ) from None
     if len(given) != len(size):
         raise ValueError(
             f"{name}: expected one step for each of {len(size)} series, got {len(given)}"

@@ -80,6 +80,8 @@ def test_a_frame_without_ids_is_one_series(library: Any) -> None:
     back = give_back(panel, torch.zeros(1, 2, 1))
     assert list(back.columns) == ["ds", "y_hat"]
     assert list(back["ds"]) == [6, 7]
+    with pytest.raises(ValueError, match=r"got 3 at row 0 .*; if there are several series, id="):
+        as_panel(library.DataFrame({"ds": [3, 3], "y": [1, 2]}))
 
 
 def test_dates_and_texts_are_stamps(library: Any) -> None:

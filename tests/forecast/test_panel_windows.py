@@ -261,3 +261,15 @@ def test_bad_input() -> None:
         Windows(panel, 3, 2, short="drop")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="every_step: expected at least one step"):
         Windows(panel, 3, 2, every_step=slice(5, None))
+
+
+@pytest.mark.parametrize("start", ["2019-06-01", 1.5, ["1", "2"], None])
+def test_a_start_that_is_no_step(start: Any) -> None:
+    with pytest.raises(TypeError, match=r"start: expected a time step .*steps_at\(stamp\) gives"):
+        Windows(numbered(9, 9), 3, 2, start=start)
+
+
+def test_cut_offs_may_be_tensors() -> None:
+    panel = numbered(9, 7)
+    cut: Any = torch.tensor([6, 4])
+    assert Windows(panel, 3, 2, start=cut).steps.tolist() == [6, 7, 4, 5]
