@@ -1,46 +1,120 @@
 """Time-series forecasting with recurrent networks: plain modules on (batch, time, features).
 
-Windows, scaler, model, training loop, baselines, metrics and pictures, to be put together by hand;
-``python -m rnncells.forecast demo`` shows them at work. Training needs lightning-fabric, pictures
-need matplotlib, progress bars in a terminal need tqdm: ``pip install 'rnncells[forecast]'``.
+Panels, windows, scalers, models, training loop, baselines, metrics and pictures, to be put together
+by hand; ``python -m rnncells.forecast demo`` shows them at work. Data frames need pandas or polars;
+training needs lightning-fabric, pictures need matplotlib, progress bars in a terminal need tqdm:
+``pip install 'rnncells[forecast]'``.
 """
 
-from rnncells.forecast.baselines import LeastSquares, naive, seasonal_naive
-from rnncells.forecast.datasets import TimeSeries, load_laguardia
+from rnncells.forecast.ahead import look_ahead, stamps_ahead
+from rnncells.forecast.arrays import as_panel, panel_from_arrays
+from rnncells.forecast.back import give_back, give_back_windows
+from rnncells.forecast.baselines import (
+    LeastSquares,
+    differenced,
+    moving_average,
+    naive,
+    seasonal_naive,
+)
+from rnncells.forecast.batch import Batch
+from rnncells.forecast.calendar import add_calendar
+from rnncells.forecast.datasets import generate_time_series, load_laguardia, trend_and_season
 from rnncells.forecast.early_stopping import EarlyStopping
-from rnncells.forecast.features import carry_forward, hour_of_day
-from rnncells.forecast.metrics import mae, mase, rmse, seasonal_scale
+from rnncells.forecast.features import carry_forward
+from rnncells.forecast.frames import panel_from_frame
+from rnncells.forecast.metrics import (
+    last_time_step_mse,
+    mae,
+    mape,
+    mase,
+    mse,
+    rmse,
+    seasonal_scale,
+    seasonal_scales,
+    smape,
+)
 from rnncells.forecast.model import RecurrentNet
-from rnncells.forecast.plot import colours_of, draw_error_by_horizon, draw_forecasts, picture
-from rnncells.forecast.scaler import StandardScaler
+from rnncells.forecast.panel import Panel
+from rnncells.forecast.plot import (
+    colours_of,
+    draw_autocorrelation,
+    draw_error_by_horizon,
+    draw_forecasts,
+    draw_residuals,
+    picture,
+)
+from rnncells.forecast.readers import read_chicago_ridership, read_m4
+from rnncells.forecast.residuals import autocorrelation
+from rnncells.forecast.scaler import (
+    MeanScaler,
+    RobustScaler,
+    Scaler,
+    StandardScaler,
+    scaler_from_dict,
+)
+from rnncells.forecast.scores import coverage, crps_of_quantiles, crps_of_samples, pinball
 from rnncells.forecast.table import Score, format_table
+from rnncells.forecast.timegrid import Frequency
 from rnncells.forecast.training import History, Training, fit, predict
+from rnncells.forecast.window_scaler import WindowScaler
 from rnncells.forecast.windows import Windows
 
 __all__ = [
+    "Batch",
     "EarlyStopping",
+    "Frequency",
     "History",
     "LeastSquares",
+    "MeanScaler",
+    "Panel",
     "RecurrentNet",
+    "RobustScaler",
+    "Scaler",
     "Score",
     "StandardScaler",
-    "TimeSeries",
     "Training",
+    "WindowScaler",
     "Windows",
+    "add_calendar",
+    "as_panel",
+    "autocorrelation",
     "carry_forward",
     "colours_of",
+    "coverage",
+    "crps_of_quantiles",
+    "crps_of_samples",
+    "differenced",
+    "draw_autocorrelation",
     "draw_error_by_horizon",
     "draw_forecasts",
+    "draw_residuals",
     "fit",
     "format_table",
-    "hour_of_day",
+    "generate_time_series",
+    "give_back",
+    "give_back_windows",
+    "last_time_step_mse",
     "load_laguardia",
+    "look_ahead",
     "mae",
+    "mape",
     "mase",
+    "moving_average",
+    "mse",
     "naive",
+    "panel_from_arrays",
+    "panel_from_frame",
     "picture",
+    "pinball",
     "predict",
+    "read_chicago_ridership",
+    "read_m4",
     "rmse",
+    "scaler_from_dict",
     "seasonal_naive",
     "seasonal_scale",
+    "seasonal_scales",
+    "smape",
+    "stamps_ahead",
+    "trend_and_season",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 from rnncells.checks import require_tensor
 from rnncells.forecast.checks import check_positive
 
-__all__ = ["LeastSquares", "naive", "seasonal_naive"]
+__all__ = ["LeastSquares", "differenced", "moving_average", "naive", "seasonal_naive"]
 
 
 def _check_windows(windows: Tensor, name: str = "past") -> None:
@@ -40,12 +40,69 @@ def seasonal_naive(past: Tensor, horizon: int, season: int) -> Tensor:
     """
     horizon, season = check_positive(horizon=horizon, season=season)
     _check_windows(past)
-    if past.shape[1] < season:
-        raise ValueError(
-            f"past: expected at least one season of {season} time steps, got {past.shape[1]}"
-        )
+    _check_length(past, season, f"one season of {season} time steps")
     step = torch.arange(horizon, device=past.device) % season
     return past[:, past.shape[1] - season + step]
+
+
+def moving_average(past: Tensor, horizon: int, window: int) -> Tensor:
+    """The mean of the last steps: [batch, time, targets] -> [batch, horizon, targets].
+
+    Args:
+        past: [batch, time, targets].
+        horizon: steps to forecast, all alike.
+        window: steps averaged.
+
+    Raises:
+        ValueError: a wrong rank, horizon or window, or a past shorter than the window.
+    """
+    horizon, window = check_positive(horizon=horizon, window=window)
+    _check_windows(past)
+    _check_length(past, window, f"one window of {window} time steps")
+    return past[:, -window:].mean(dim=1, keepdim=True).expand(-1, horizon, -1)
+
+
+def differenced(past: Tensor, horizon: int, season: int, window: int, smooth: int = 1) -> Tensor:
+    """Last season's value, smoothed, and the mean change from season to season of the last steps.
+
+    The forecast of step t is mean(y_(t - season - k) ... y_(t - season + k)) + mean(y_u -
+    y_(u - season)), with 2 k + 1 = ``smooth`` and u over the last ``window`` steps; beyond the
+    first season it repeats. Source: the course's "moving average forecast after differencing, plus
+    smoothed past".
+
+    Args:
+        past: [batch, time, targets].
+        horizon: steps to forecast.
+        season: its length in time steps.
+        window: steps over which the change is averaged.
+        smooth: steps over which last season's value is averaged, odd; 1 leaves it as it is.
+
+    Raises:
+        ValueError: a wrong rank or size, an even ``smooth`` or one that reaches beyond the last
+            step, or a past shorter than ``season + max(window, smooth // 2)``.
+    """
+    horizon, season, window, smooth = check_positive(
+        horizon=horizon, season=season, window=window, smooth=smooth
+    )
+    _check_windows(past)
+    half, last = smooth // 2, min(horizon, season) - 1
+    if smooth % 2 == 0 or last + half >= season:
+        raise ValueError(
+            f"smooth: expected an odd number that stays before the forecast, at most "
+            f"{2 * (season - last - 1) + 1} for horizon {horizon} and season {season}, got {smooth}"
+        )
+    needed = season + max(window, half)
+    _check_length(past, needed, f"season + max(window, smooth // 2) = {needed} time steps")
+    change = (past[:, -window:] - past[:, -window - season : -season]).mean(dim=1, keepdim=True)
+    begin = past.shape[1] - season - half
+    smoothed = past[:, begin : begin + last + smooth].unfold(1, smooth, 1).mean(dim=-1)
+    step = torch.arange(horizon, device=past.device) % season
+    return smoothed[:, step] + change
+
+
+def _check_length(past: Tensor, steps: int, what: str) -> None:
+    if past.shape[1] < steps:
+        raise ValueError(f"past: expected at least {what}, got {past.shape[1]}")
 
 
 @dataclass(frozen=True)
@@ -53,7 +110,9 @@ class LeastSquares:
     """A linear model on the flattened window with an intercept, fitted in closed form.
 
     Every value of the context, each feature at each step, has a weight for each value of the
-    horizon. Where columns depend on each other, the solution of smallest norm is taken.
+    horizon. Where columns depend on each other, the solution of smallest norm is taken. With
+    ``ridge`` the squared weights times it are added to the sum of squared errors (A. E. Hoerl and
+    R. W. Kennard, "Ridge regression", Technometrics 12, 1970); the intercept is free.
 
     Attributes:
         weight: [context * features, horizon * targets], float64.
@@ -66,20 +125,24 @@ class LeastSquares:
     horizon: int
 
     @classmethod
-    def fit(cls, x: Tensor, y: Tensor) -> Self:
+    def fit(cls, x: Tensor, y: Tensor, ridge: float = 0.0) -> Self:
         """Minimise the sum of squared errors over the windows.
 
         Args:
             x: contexts [batch, context, features].
             y: targets [batch, horizon, targets].
+            ridge: weight of the squared weights, at least 0.
 
         Raises:
-            ValueError: wrong ranks, different numbers of windows, or NaN or infinity.
+            ValueError: wrong ranks, different numbers of windows, NaN or infinity, or a ridge
+                below 0.
         """
         _check_windows(x, "x")
         _check_windows(y, "y")
         if len(x) != len(y):
             raise ValueError(f"y: expected {len(x)} windows, as many as x, got {len(y)}")
+        if not (ridge >= 0 and ridge < torch.inf):
+            raise ValueError(f"ridge: expected a finite number of at least 0, got {ridge}")
         inputs, outputs = x.flatten(1).double(), y.flatten(1).double()
         for name, values in (("x", inputs), ("y", outputs)):
             if not values.isfinite().all():
@@ -88,10 +151,11 @@ class LeastSquares:
         centre_x, centre_y = inputs.mean(dim=0), outputs.mean(dim=0)
         # below the inputs' own rounding noise, a direction is none
         noise = torch.finfo(x.dtype).eps * max(inputs.shape)
-        fitted = torch.linalg.lstsq(
-            inputs - centre_x, outputs - centre_y, rcond=noise, driver="gelsd"
-        )
-        weight = fitted.solution
+        a, b = inputs - centre_x, outputs - centre_y
+        if ridge > 0:  # the penalty is that of so many more windows with a target of 0
+            a = torch.cat([a, ridge**0.5 * torch.eye(a.shape[1], dtype=a.dtype)])
+            b = torch.cat([b, b.new_zeros(a.shape[1], b.shape[1])])
+        weight = torch.linalg.lstsq(a, b, rcond=noise, driver="gelsd").solution
         return cls(weight, centre_y - centre_x @ weight, y.shape[1])
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from operator import index
 from typing import Literal
 
@@ -9,16 +11,26 @@ from torch import Tensor
 
 from rnncells.checks import require_tensor
 
-__all__ = ["Missing", "check_columns", "check_positive", "check_same_shape", "check_series"]
+__all__ = [
+    "Missing",
+    "check_choice",
+    "check_columns",
+    "check_known",
+    "check_positive",
+    "check_same_shape",
+    "check_series",
+]
 
-Missing = Literal["error", "skip"]
+Missing = Literal["error", "skip", "mask"]
+
+ADVICE = "; say missing='skip' to leave gaps out, or 'mask' to mark them"
 
 
 def check_series(series: Tensor, missing: Missing = "error", name: str = "series") -> None:
     """Check a series [time, features] in floating point.
 
-    Infinity is always refused; NaN, the sign of a missing value, is refused unless ``missing`` is
-    ``"skip"``.
+    Infinity is always refused; NaN, the sign of a missing value, is refused where ``missing`` is
+    ``"error"``.
 
     Raises:
         TypeError: not a tensor in floating point.
@@ -37,11 +49,10 @@ def check_series(series: Tensor, missing: Missing = "error", name: str = "series
             f"{name}: expected at least one time step and one feature, "
             f"got shape {list(series.shape)}"
         )
-    if missing not in ("error", "skip"):
-        raise ValueError(f"missing: expected 'error' or 'skip', got {missing!r}")
+    check_choice("missing", missing, ("error", "skip", "mask"))
     _refuse_where(series.isinf(), name, "an infinity", "")
     if missing == "error":
-        _refuse_where(series.isnan(), name, "a NaN", "; say missing='skip' to leave gaps out")
+        _refuse_where(series.isnan(), name, "a NaN", ADVICE)
 
 
 def _refuse_where(bad: Tensor, name: str, what: str, advice: str) -> None:
@@ -96,6 +107,49 @@ def _positive(name: str, size: object) -> int:
     if number < 1:
         raise ValueError(f"{name}: expected an integer of at least 1, got {size!r}")
     return number
+
+
+def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
+    """Check that an option is one of those there are.
+
+    Raises:
+        ValueError: it is not.
+    """
+    choices = list(choices)
+    if value not in choices:
+        listed = ", ".join(map(repr, choices))
+        raise ValueError(
+            f"{name}: expected one of {listed}, got {value!r}{_nearest(value, choices)}"
+        )
+
+
+def check_known(name: str, asked: Iterable[object], known: Iterable[object], what: str) -> None:
+    """Check that all that is asked for is there, such as ids or columns.
+
+    Args:
+        name: the argument.
+        asked, known: what is asked for, and what there is.
+        what: what they are, in the singular: ``"column"``, ``"id seen in fit"``.
+
+    Raises:
+        ValueError: some are unknown; the message says the nearest that there is.
+    """
+    known = list(known)
+    there = set(known)
+    unknown = [one for one in asked if one not in there]
+    if unknown:
+        few = ", ".join(map(repr, known[:8])) + (", ..." if len(known) > 8 else "")
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise ValueError(
+            f"{name}: no {what} {unknown[0]!r}{more}{_nearest(unknown[0], known)}; "
+            f"there are {len(known)}: {few}"
+        )
+
+
+def _nearest(value: object, known: list[object]) -> str:
+    names = {str(one): one for one in known}
+    near = get_close_matches(str(value), list(names), n=1)
+    return f" (did you mean {names[near[0]]!r}?)" if near else ""
 
 
 def check_same_shape(forecast: Tensor, truth: Tensor) -> None:

@@ -1,10 +1,6 @@
-"""Inputs made from a series: covariates carried over short gaps, and the hour of the day."""
+"""Inputs made from a series: covariates carried over short gaps."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Sequence
-from datetime import datetime
 
 import torch
 from torch import Tensor
@@ -12,7 +8,7 @@ from torch import Tensor
 from rnncells.checks import require_tensor
 from rnncells.forecast.checks import check_positive
 
-__all__ = ["carry_forward", "hour_of_day"]
+__all__ = ["carry_forward"]
 
 
 def carry_forward(column: Tensor, limit: int) -> Tensor:
@@ -37,14 +33,3 @@ def carry_forward(column: Tensor, limit: int) -> Tensor:
     seen = torch.where(column.isnan(), -1, step).cummax(0).values
     near = (seen >= 0) & (step - seen <= limit)
     return torch.where(near, column[seen.clamp(min=0)], column)
-
-
-def hour_of_day(times: Sequence[datetime]) -> Tensor:
-    """Sine and cosine of the time of day, [time, 2], float64: a clock without a jump at midnight.
-
-    Stamps in UTC keep step with the sun all year round, which local time with its summer time
-    does not.
-    """
-    turn = [2 * math.pi * (time.hour + time.minute / 60) / 24 for time in times]
-    angle = torch.tensor(turn, dtype=torch.float64)
-    return torch.stack([angle.sin(), angle.cos()], dim=1)

@@ -100,7 +100,7 @@ def test_fabric_may_train_in_another_precision(wave: Tensor) -> None:
 def test_tensors_in_place_of_windows(net: RecurrentNet, train: Windows) -> None:
     x: Any
     y: Any
-    x, y = train.batch()
+    x, y = train.batch()[:2]
     expected = r"expected Windows, as from Windows\(series, context, horizon\), got Tensor"
     with pytest.raises(TypeError, match=f"train: {expected}"):
         fit(net, x, y)

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from rnncells.forecast import LeastSquares, naive, seasonal_naive
+from rnncells.forecast import (
+    LeastSquares,
+    differenced,
+    moving_average,
+    naive,
+    seasonal_naive,
+)
 
 
 def test_naive_repeats_the_last_value() -> None:
@@ -97,3 +103,58 @@ def test_arrays_are_no_tensors() -> None:
         naive(array, 1)
     with pytest.raises(TypeError, match="y: expected a Tensor, got ndarray"):
         LeastSquares.fit(torch.ones(9, 3, 2), array)
+
+
+def test_moving_average_by_hand() -> None:
+    past = torch.tensor([[[9.0, 0.0], [1.0, 10.0], [3.0, 30.0]]])
+    assert moving_average(past, 2, window=2).tolist() == [[[2, 20], [2, 20]]]
+    with pytest.raises(ValueError, match="one window of 4 time steps, got 3"):
+        moving_average(past, 2, window=4)
+
+
+def test_differenced_goes_on_with_trend_and_season() -> None:
+    step = torch.arange(40, dtype=torch.float64)
+    series = (3 * step + 7 * (step % 5)).reshape(1, -1, 1)
+    forecast = differenced(series[:, :20], 5, season=5, window=8)
+    # sums of 8 terms of order 100
+    assert_close(forecast, series[:, 20:25], rtol=0, atol=1e-12)
+    # beyond the first season the trend stands still
+    longer = differenced(series[:, :20], 12, season=5, window=8)
+    assert_close(longer, forecast[:, torch.arange(12) % 5], rtol=0, atol=0)
+
+
+def test_differenced_by_hand() -> None:
+    past = torch.tensor([1.0, 2, 6, 4, 3, 7, 9, 10], dtype=torch.float64).reshape(1, -1, 1)
+    # season 4: differences 2, 5, 3, 6, the last three of mean 14 / 3; smoothed 4, 3, 7 and 3, 7, 9
+    forecast = differenced(past, 2, season=4, window=3, smooth=3).flatten()
+    assert forecast.tolist() == pytest.approx([14 / 3 + 14 / 3, 19 / 3 + 14 / 3], rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"smooth": 2}, "smooth: expected an odd number .* at most 7 for horizon 1 and season 4"),
+        ({"smooth": 9}, "smooth: expected an odd number"),
+        ({"window": 5}, r"smooth // 2\) = 9 time steps, got 8"),
+        ({"season": 0}, "season: expected an integer"),
+    ],
+)
+def test_differenced_refuses_wrong_input(options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        differenced(torch.zeros(1, 8, 1), 1, **({"season": 4, "window": 3} | options))
+
+
+def test_ridge_is_the_normal_equations_solution() -> None:
+    torch.manual_seed(5)
+    x, y = torch.randn(30, 4, 1, dtype=torch.float64), torch.randn(30, 2, 1, dtype=torch.float64)
+    a, b = (part.flatten(1) - part.flatten(1).mean(dim=0) for part in (x, y))
+    expected = torch.linalg.solve(a.T @ a + 2.5 * torch.eye(4, dtype=torch.float64), a.T @ b)
+    model = LeastSquares.fit(x, y, ridge=2.5)
+    # 30 equations of order 1, well conditioned
+    assert_close(model.weight, expected, rtol=0, atol=1e-13)
+    # the intercept is free: residuals have mean 0
+    residual = (model(x) - y).mean(dim=0)
+    assert_close(residual, torch.zeros_like(residual), rtol=0, atol=1e-14)
+    for ridge in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="ridge: expected a finite number of at least 0"):
+            LeastSquares.fit(x, y, ridge)

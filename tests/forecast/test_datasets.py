@@ -13,7 +13,7 @@ from rnncells.forecast import load_laguardia
 
 
 def test_hours_follow_each_other_without_gap_or_double() -> None:
-    times = load_laguardia().times
+    times = load_laguardia().times()
     assert len(times) == 8730
     assert times[0] == datetime(2013, 1, 1, 6, tzinfo=UTC)
     steps = {later - earlier for earlier, later in pairwise(times)}
@@ -22,7 +22,7 @@ def test_hours_follow_each_other_without_gap_or_double() -> None:
 
 def test_missing_values_are_those_that_the_docstring_tells() -> None:
     series = load_laguardia()
-    assert series.names == ["temperature", "dew_point", "pressure"]
+    assert series.columns == ("temperature", "dew_point", "pressure")
     assert series.values.shape == (8730, 3)
     assert series.values.isnan().sum(dim=0).tolist() == [24, 24, 24 + 963]
     assert not series.values.isinf().any()
@@ -48,8 +48,8 @@ def test_first_line_is_read_as_written() -> None:
 
 def test_days_are_warmest_in_the_afternoon() -> None:
     series = load_laguardia()
-    temperature = series.column("temperature")
-    by_hour = [temperature[[t.hour == hour for t in series.times]].nanmean() for hour in range(24)]
+    temperature, times = series.column("temperature"), series.times()
+    by_hour = [temperature[[t.hour == hour for t in times]].nanmean() for hour in range(24)]
     # 14:00 to 17:00 in New York, winter and summer time
     assert by_hour.index(max(by_hour)) in range(18, 23)
 
@@ -63,6 +63,6 @@ def test_file_is_small_and_tells_its_origin() -> None:
 
 
 def test_unknown_column_names_those_there_are() -> None:
-    expected = "name: expected one of temperature, dew_point, pressure, got 'temp'"
+    expected = r"name: no column 'temp'; there are 3: 'temperature', 'dew_point', 'pressure'"
     with pytest.raises(ValueError, match=expected):
         load_laguardia().column("temp")

@@ -1,14 +1,12 @@
-"""Carrying covariates over gaps, and the clock."""
+"""Carrying covariates over gaps."""
 
 from __future__ import annotations
-
-from datetime import datetime
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from rnncells.forecast import carry_forward, hour_of_day
+from rnncells.forecast import carry_forward
 
 NAN = float("nan")
 
@@ -32,13 +30,6 @@ def test_carry_forward_refuses_wrong_input() -> None:
         carry_forward(torch.zeros(3, 2), limit=1)
     with pytest.raises(ValueError, match="limit: expected an integer of at least 1, got 0"):
         carry_forward(torch.zeros(3), limit=0)
-
-
-def test_hour_of_day_is_a_clock() -> None:
-    times = [datetime(2013, 1, 1, hour) for hour in (0, 6, 12, 18)]
-    expected = torch.tensor([[0, 1], [1, 0], [0, -1], [-1, 0]], dtype=torch.float64)
-    # one sine of an angle of at most 2 pi: a few units of the last place
-    assert_close(hour_of_day(times), expected, rtol=0, atol=1e-15)
 
 
 def test_array_is_no_column() -> None:

@@ -9,15 +9,28 @@ from typing import Any
 import pytest
 import torch
 
-from rnncells.forecast import mae, mase, rmse, seasonal_scale
+from rnncells.forecast import (
+    as_panel,
+    last_time_step_mse,
+    mae,
+    mape,
+    mase,
+    mse,
+    rmse,
+    seasonal_scale,
+    seasonal_scales,
+    smape,
+)
 
 NAN = float("nan")
 FORECAST = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
 TRUTH = torch.tensor([[1.0, 4.0], [6.0, 0.0]])  # errors 0, 2, 3, 4
+METRICS = [mae, mse, rmse, mape, smape, last_time_step_mse, lambda f, t: mase(f, t, 1.0)]
 
 
 def test_errors_by_hand() -> None:
     assert mae(FORECAST, TRUTH) == 2.25
+    assert mse(FORECAST, TRUTH) == 29 / 4
     assert rmse(FORECAST, TRUTH) == math.sqrt(29 / 4)
     assert mase(FORECAST, TRUTH, scale=4.5) == 0.5
 
@@ -44,7 +57,7 @@ def test_seasonal_naive_has_a_mase_of_one_on_its_own_series() -> None:
     assert mase(series[:-7], series[7:], scale) == 1
 
 
-@pytest.mark.parametrize("metric", [mae, rmse, lambda f, t: mase(f, t, 1.0)])
+@pytest.mark.parametrize("metric", METRICS)
 def test_shapes_are_never_broadcast(metric: object) -> None:
     assert callable(metric)
     with pytest.raises(ValueError, match=r"expected the shape of truth, \[2, 2\], got \[2\]"):
@@ -75,7 +88,7 @@ def test_bad_series(series: torch.Tensor, season: int, message: str) -> None:
         seasonal_scale(series, season)
 
 
-@pytest.mark.parametrize("metric", [mae, rmse, lambda f, t: mase(f, t, 1.0)])
+@pytest.mark.parametrize("metric", METRICS)
 def test_arrays_are_no_tensors(metric: Callable[[Any, Any], float]) -> None:
     array = pytest.importorskip("numpy").ones((2, 2))
     with pytest.raises(TypeError, match="forecast: expected a Tensor, got ndarray"):
@@ -87,3 +100,62 @@ def test_arrays_are_no_tensors(metric: Callable[[Any, Any], float]) -> None:
 def test_array_is_no_series() -> None:
     with pytest.raises(TypeError, match="series: expected a Tensor, got ndarray"):
         seasonal_scale(pytest.importorskip("numpy").ones(9), 1)
+
+
+def test_percentages_by_hand() -> None:
+    forecast, truth = torch.tensor([1.0, 3.0, -2.0]), torch.tensor([2.0, 2.0, -1.0])
+    assert mape(forecast, truth) == pytest.approx(100 * (0.5 + 0.5 + 1) / 3, rel=1e-15)
+    assert smape(forecast, truth) == pytest.approx(200 * (1 / 3 + 1 / 5 + 1 / 3) / 3, rel=1e-15)
+    assert smape(torch.tensor([0.0, 1.0]), torch.tensor([0.0, -1.0])) == 100
+    with pytest.raises(ValueError, match="truth: expected no 0, by which MAPE divides, got 1"):
+        mape(FORECAST, TRUTH)
+
+
+def test_what_is_missing_is_left_out() -> None:
+    truth = torch.tensor([[1.0, 4.0], [6.0, NAN]])
+    observed = ~truth.isnan()
+    assert mae(FORECAST, truth, observed) == 5 / 3
+    assert mse(FORECAST, truth, observed) == 13 / 3
+    assert rmse(FORECAST, truth, observed) == math.sqrt(13 / 3)
+    assert mape(FORECAST, truth, observed) == pytest.approx(100 * (2 / 4 + 3 / 6) / 3, rel=1e-15)
+    assert smape(FORECAST, truth, observed) == pytest.approx(200 * (2 / 6 + 3 / 9) / 3, rel=1e-15)
+    assert mase(FORECAST, truth, 5.0, observed) == pytest.approx(1 / 3, rel=1e-15)
+    assert last_time_step_mse(FORECAST, truth, observed) == 4
+
+
+@pytest.mark.parametrize("metric", [mae, mse, rmse, mape, smape])
+def test_a_missing_truth_without_a_mask_is_seen(metric: Callable[..., float]) -> None:
+    assert math.isnan(metric(FORECAST, torch.full((2, 2), NAN)))
+
+
+@pytest.mark.parametrize("metric", [mae, mse, rmse, mape, smape])
+def test_bad_masks(metric: Callable[..., float]) -> None:
+    with pytest.raises(TypeError, match="observed: expected a mask of bool"):
+        metric(FORECAST, TRUTH, torch.ones(2, 2))
+    with pytest.raises(ValueError, match=r"observed: expected the shape of truth, \[2, 2\]"):
+        metric(FORECAST, TRUTH, torch.ones(2, dtype=torch.bool))
+    with pytest.raises(ValueError, match="observed: expected at least one observed value"):
+        metric(FORECAST, TRUTH, torch.zeros(2, 2, dtype=torch.bool))
+
+
+def test_last_time_step_by_hand() -> None:
+    forecast, truth = torch.zeros(2, 3, 2, 1), torch.zeros(2, 3, 2, 1)
+    truth[:, :2] = 100
+    truth[0, 2, 0] = 2
+    assert last_time_step_mse(forecast, truth) == 1
+    with pytest.raises(ValueError, match=r"truth: expected \[batch, steps, ...\]"):
+        last_time_step_mse(torch.ones(3), torch.ones(3))
+
+
+def test_each_series_has_its_own_scale() -> None:
+    panel = as_panel({"a": [1.0, 2.0, 4.0], "b": [10.0, 40.0, 10.0]})
+    scales = seasonal_scales(panel, 1)
+    assert scales.tolist() == [[[1.5]], [[30]]]
+    forecast = torch.tensor([[[3.0], [6.0]], [[60.0], [0.0]]])
+    assert mase(forecast, torch.zeros(2, 2, 1), scales) == (2 + 4 + 2 + 0) / 4
+    with pytest.raises(ValueError, match=r"MASE divides \(series 'c', column 'y'\)"):
+        seasonal_scales(as_panel({"a": [1.0, 2.0], "c": [3.0, 3.0]}), 1)
+    with pytest.raises(ValueError, match=r"scale: expected one that broadcasts to \[2, 2, 1\]"):
+        mase(forecast, torch.zeros(2, 2, 1), torch.ones(3))
+    with pytest.raises(ValueError, match="scale: expected numbers above 0"):
+        mase(forecast, torch.zeros(2, 2, 1), torch.zeros(2, 1, 1))

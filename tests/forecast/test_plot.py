@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from rnncells.forecast import colours_of, draw_error_by_horizon, draw_forecasts, picture
+from rnncells.forecast import (
+    autocorrelation,
+    colours_of,
+    draw_autocorrelation,
+    draw_error_by_horizon,
+    draw_forecasts,
+    draw_residuals,
+    picture,
+)
 
 pytest.importorskip("matplotlib")
 
@@ -54,3 +62,20 @@ def test_each_label_has_its_own_colour() -> None:
     colours = colours_of(["a", "b", "c"])
     assert list(colours) == ["a", "b", "c"]
     assert len(set(colours.values())) == 3
+
+
+def test_residuals_and_their_autocorrelation(tmp_path: Path) -> None:
+    residuals = TRUTH.clone()
+    residuals[3] = torch.nan
+    with picture(tmp_path / "p.png", rows=(2, 2)) as (above, below):
+        draw_residuals(above, TIMES, residuals, title="T", unit="U")
+        line, mean = above.lines[:2]
+        assert list(line.get_xdata(orig=True)) == TIMES
+        assert mean.get_ydata()[0] == pytest.approx(residuals.nanmean().item(), rel=1e-6)
+        draw_autocorrelation(below, residuals, 12, title="T", step="hours")
+        drawn = torch.as_tensor(below.lines[0].get_ydata())
+        assert torch.equal(drawn, autocorrelation(residuals, 12))
+        assert below.get_xlabel() == "lag, hours"
+        band = below.patches[0]
+        assert band.get_height() == pytest.approx(2 * 1.96 / 59**0.5)
+    assert (tmp_path / "p.png").stat().st_size > 0

@@ -25,19 +25,19 @@ def numbered(steps: int) -> Tensor:
 
 def test_context_and_horizon_by_hand() -> None:
     windows = Windows(numbered(6), context=3, horizon=2)
-    x, y = windows.batch()
+    x, y, *_ = windows.batch()
     assert windows.origins.tolist() == [3, 4]
     assert x.tolist() == [[[0, 0], [1, 100], [2, 200]], [[1, 100], [2, 200], [3, 300]]]
     assert y.tolist() == [[[3], [4]], [[4], [5]]]
 
 
 def test_targets_are_chosen_columns() -> None:
-    _, y = Windows(numbered(5), 3, 1, targets=(1, 0)).batch([0])
+    y = Windows(numbered(5), 3, 1, targets=(1, 0)).batch([0]).y
     assert y.tolist() == [[[300, 3]]]
 
 
 def test_every_step_holds_the_forecast_due_after_each_step() -> None:
-    x, y = Windows(numbered(6), 3, 2, every_step=True).batch([1])
+    x, y, *_ = Windows(numbered(6), 3, 2, every_step=True).batch([1])
     assert x[0, :, 0].tolist() == [1, 2, 3]
     assert y.shape == (1, 3, 2, 1)
     assert y[0, :, :, 0].tolist() == [[2, 3], [3, 4], [4, 5]]
@@ -58,7 +58,7 @@ def test_shortest_series_gives_one_window() -> None:
 
 def test_items_and_loader_agree_with_batch() -> None:
     windows = Windows(numbered(12), 3, 2)
-    x, y = windows.batch()
+    x, y, *_ = windows.batch()
     assert torch.equal(windows[2][0], x[2])
     assert torch.equal(windows[2][1], y[2])
     loader: Any = DataLoader(windows, batch_size=3, collate_fn=lambda batch: batch)
@@ -98,7 +98,7 @@ def test_training_span_never_reads_what_comes_after_it() -> None:
 
 
 def test_context_ends_before_its_horizon() -> None:
-    x, y = Windows(numbered(30), 5, 3, start=10).batch()
+    x, y, *_ = Windows(numbered(30), 5, 3, start=10).batch()
     assert torch.equal(x[:, -1, 0] + 1, y[:, 0, 0])
 
 
@@ -144,7 +144,7 @@ def test_windows_are_those_of_the_definition(
         return
     windows = Windows(series, context, horizon, **options)
     assert windows.origins.tolist() == expected
-    x, y = windows.batch()
+    x, y, *_ = windows.batch()
     for row, origin in enumerate(expected):
         assert_close(x[row], series[origin - context : origin], rtol=0, atol=0)
         assert_close(y[row], series[origin : origin + horizon, :1], rtol=0, atol=0)
@@ -166,7 +166,12 @@ def test_windows_are_those_of_the_definition(
             "an infinity at time step 1",
         ),
         (torch.full((9, 2), NAN), {"missing": "skip"}, ValueError, "at least one window"),
-        (torch.ones(9, 2), {"missing": "fill"}, ValueError, "missing: expected 'error' or 'skip'"),
+        (
+            torch.ones(9, 2),
+            {"missing": "fill"},
+            ValueError,
+            "missing: expected one of 'error', 'skip'",
+        ),
         (torch.ones(9, 2), {"targets": (2,)}, ValueError, "column numbers from 0 to 1"),
         (torch.ones(9, 2), {"targets": ()}, ValueError, "targets: expected"),
         (torch.ones(9, 2), {"targets": 1}, TypeError, r"such as \(0,\), got 1"),

@@ -50,12 +50,13 @@ class Comparison:
 
     def run_baselines(self) -> None:
         """Naive, seasonal naive, and the exact least-squares line on the networks' own inputs."""
-        x, _ = self.task.windows("test", dtype=torch.float64).batch()
+        x = self.task.windows("test", dtype=torch.float64).batch().x
         past, horizon = x[..., :1], self.test.horizon
         self._score("naive", naive(past, horizon))
         self._score("seasonal naive", seasonal_naive(past, horizon, SEASON))
         begin = time.perf_counter()
-        line = LeastSquares.fit(*self.task.windows("train", dtype=torch.float64).batch())
+        train = self.task.windows("train", dtype=torch.float64).batch()
+        line = LeastSquares.fit(train.x, train.y)
         self._score("least squares", line(x), seconds=time.perf_counter() - begin)
 
     def run_networks(self) -> None:

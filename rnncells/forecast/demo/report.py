@@ -26,7 +26,7 @@ DAYS_DRAWN = 8
 
 def describe(task: Task) -> str:
     """What is forecast, from what, and where the parts begin."""
-    settings, times = task.settings, task.series.times
+    settings, times = task.settings, task.series.times()
     missing = int(task.temperature.isnan().sum())
     lines = [
         f"Temperature at LaGuardia Airport, New York, {settings.horizon} hours ahead from the last "
@@ -85,16 +85,14 @@ def _winner(scores: Sequence[Score], measure: Literal["mae", "rmse"]) -> str:
 def write_numbers(comparison: Comparison, path: Path) -> None:
     """Write the scores and what they depend on as JSON."""
     task, settings = comparison.task, comparison.task.settings
+    times = task.series.times()
     training = asdict(settings.training)
     training["loss"] = settings.training.loss.__name__
     record = {
         "series": "hourly temperature at LaGuardia Airport, 2013",
         "unit": UNIT,
         "settings": {**asdict(settings), "training": training},
-        "spans": {
-            part: [str(task.series.times[i]) for i in (a, b - 1)]
-            for part, (a, b) in task.spans.items()
-        },
+        "spans": {part: [str(times[i]) for i in (a, b - 1)] for part, (a, b) in task.spans.items()},
         "held_out_windows": len(comparison.test),
         "mase_scale": task.mase_scale,
         "torch": torch.__version__,
@@ -107,7 +105,7 @@ def write_numbers(comparison: Comparison, path: Path) -> None:
 def draw(comparison: Comparison, path: Path) -> None:
     """Draw a week in the middle of the held-out part, and each model's error by hours ahead."""
     test = comparison.test
-    times = [stamp.astimezone(NEW_YORK) for stamp in comparison.task.series.times]
+    times = [stamp.astimezone(NEW_YORK) for stamp in comparison.task.series.times()]
     # the network to show is chosen as one would in earnest: on the validation part
     ours = {model: comparison.validation_loss[model, OURS] for model in NETWORKS}
     best = min(ours, key=lambda model: ours[model])

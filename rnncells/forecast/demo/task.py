@@ -13,9 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rnncells.forecast.datasets import TimeSeries
-from rnncells.forecast.features import carry_forward, hour_of_day
+from rnncells.forecast.calendar import add_calendar
+from rnncells.forecast.features import carry_forward
 from rnncells.forecast.metrics import seasonal_scale
+from rnncells.forecast.panel import Panel
 from rnncells.forecast.scaler import StandardScaler
 from rnncells.forecast.training import Training
 from rnncells.forecast.windows import Windows
@@ -63,16 +64,18 @@ class Task:
         mase_scale: the seasonal naive forecast's MAE on the training part, degrees Celsius.
     """
 
-    def __init__(self, series: TimeSeries, settings: DemoSettings) -> None:
+    def __init__(self, series: Panel, settings: DemoSettings) -> None:
         self.series, self.settings = series, settings
         self.temperature = series.column("temperature")
+        clock = add_calendar(series, ["hour"])
         inputs = torch.column_stack(
             [
                 self.temperature,
                 series.column("dew_point"),
                 # the station's irregular reports carry no pressure; the last one stands for a while
                 carry_forward(series.column("pressure"), limit=12),
-                hour_of_day(series.times),
+                # stamps in UTC keep step with the sun all year round, summer time does not
+                clock.values[:, len(series.columns) :],
             ]
         )
         first = int(len(inputs) * settings.train_share)
