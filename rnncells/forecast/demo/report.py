@@ -86,7 +86,7 @@ def write_numbers(comparison: Comparison, path: Path) -> None:
     """Write the scores and what they depend on as JSON."""
     task, settings = comparison.task, comparison.task.settings
     training = asdict(settings.training)
-    training["loss"] = settings.training.loss.__name__
+    training["loss"] = getattr(settings.training.loss, "__name__", "huber_loss")
     record = {
         "series": "hourly temperature at LaGuardia Airport, 2013",
         "unit": UNIT,
