@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -149,5 +150,5 @@ class NegativeBinomialHead(DistributionHead):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             ordered = self.samples(output, self.draws).sort(dim=0).values
-        last = self.draws - 1
-        return torch.stack([ordered[min(last, int(w * self.draws))] for w in wanted], dim=-1)
+        places = [math.ceil(share * self.draws - 1e-6) - 1 for share in wanted]
+        return torch.stack([ordered[max(0, place)] for place in places], dim=-1)
