@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset
 
 from rnncells.forecast.training.batches import gather
 
@@ -22,8 +22,7 @@ def check_agreement(model: nn.Module, windows: Any, name: str) -> None:
         TypeError: not windows, or windows of another dtype than the model.
         ValueError: no windows, or windows of another horizon or other targets.
     """
-    gives_batches = any(hasattr(windows, way) for way in ("batch", "__getitems__"))
-    if not (gives_batches or isinstance(windows, TensorDataset)):
+    if not (hasattr(windows, "batch") or isinstance(windows, Dataset)):
         raise TypeError(
             f"{name}: expected Windows, as from Windows(series, context, horizon), "
             f"got {type(windows).__name__}"

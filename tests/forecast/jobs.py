@@ -58,7 +58,7 @@ class Waves(Dataset[Batch]):
         self.has = {"future": known > 0, "static": static > 0, "level": level}
 
     def _ahead(self, values: Tensor, every_step: bool) -> Tensor:
-        later = values[:, 1:].unfold(1, self.horizon, 1).transpose(2, 3)
+        later = values[:, 1:].unfold(1, self.horizon, 1).transpose(2, 3).contiguous()
         return later if every_step else later[:, -1]
 
     def __len__(self) -> int:

@@ -115,14 +115,12 @@ def test_base_moves_forecasts_by_itself() -> None:
     base = torch.randn(4, 1, 2)
     for head in HEADS[:-1]:
         raw = torch.randn(*SHAPE, head.size)
-        assert_close(
-            head.point(head(raw, base)), head.point(head(raw)) + base, rtol=0, atol=2**-20
-        )
+        assert_close(head.point(head(raw, base)), head.point(head(raw)) + base, rtol=0, atol=2**-20)
 
 
 def test_point_losses_are_torchs() -> None:
     output, y = torch.randn(SHAPE), torch.randn(SHAPE)
-    losses = {
+    losses: dict[str, Any] = {
         "huber": torch.nn.functional.huber_loss,
         "mse": torch.nn.functional.mse_loss,
         "mae": torch.nn.functional.l1_loss,

@@ -31,6 +31,7 @@ def test_a_batch_hides_values_and_tells_which(series: Tensor) -> None:
     assert x.shape == (3, 20, 4)
     assert y.shape == (3, 20, 1, 2)
     assert level is None
+    assert observed is not None
     values, seen = x.split(2, dim=2)
     hidden = observed.squeeze(2)
     truth = series.unfold(0, 20, 1)[[0, 45, 190]].transpose(1, 2)

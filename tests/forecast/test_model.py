@@ -72,7 +72,9 @@ def test_dropout_acts_in_training_only() -> None:
 def test_dropout_drops_a_unit_at_all_steps_of_a_window_or_at_none() -> None:
     torch.manual_seed(5)
     net = RecurrentNet("simple_rnn", 1, 6, 6, dropout=0.5)
-    torch.nn.init.eye_(net.get_parameter("output.weight"))  # so that each unit has a forecast of its own
+    torch.nn.init.eye_(
+        net.get_parameter("output.weight")
+    )  # so that each unit has a forecast of its own
     torch.nn.init.zeros_(net.get_parameter("output.bias"))
     dropped = net(torch.zeros(4, 5, 1), every_step=True)[..., 0] == 0
     assert dropped.any()

@@ -106,9 +106,7 @@ def test_shapes_to_vector(make: Make, head: Head, targets: int, known: int, stat
 @pytest.mark.parametrize(("known", "static"), [(0, 0), (2, 3)])
 def test_shapes_to_sequence(causal: Make, head: Head, known: int, static: int) -> None:
     net = causal(2 + known, HORIZON, targets=(0, 1), known=known, static=static, head=head)
-    batch = Waves(
-        5, targets=2, known=known, static=static, level=True, every_step=True
-    ).batch()
+    batch = Waves(5, targets=2, known=known, static=static, level=True, every_step=True).batch()
     output = net(batch.x, every_step=True, **inputs(batch, head))
     due = batch.y[:, net.output_steps(CONTEXT)]
     assert output.shape == (*due.shape, *own(head))
@@ -186,8 +184,8 @@ def test_scale_multiplies_the_numbers(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["simple_rnn", "lstm", "gru", "conv and gru", "vector to sequence",
-             "encoder and decoder"]
+    "name",
+    ["simple_rnn", "lstm", "gru", "conv and gru", "vector to sequence", "encoder and decoder"],
 )
 def test_twin_on_torch_has_the_same_parameters_and_forecasts(name: str) -> None:
     ours, twin = (NETWORKS[name](1, HORIZON, layers=layers) for layers in ("rnncells", "torch"))
@@ -217,7 +215,7 @@ def test_a_single_neuron() -> None:
 def test_state_goes_on_where_the_last_window_ended() -> None:
     for cell in ("simple_rnn", "lstm", "gru"):
         for hidden_size in (8, (8, 6)):
-            net = RecurrentNet(cell, 1, hidden_size, 2)  # type: ignore[arg-type]
+            net = RecurrentNet(cell, 1, hidden_size, 2)
             x = torch.randn(3, 20, 1)
             whole = net(x, every_step=True)
             first, state = net(x[:, :12], every_step=True, return_state=True)
@@ -342,5 +340,3 @@ def test_a_head_is_a_head() -> None:
         RecurrentNet("gru", 1, 8, 3, head=wrong)
     with pytest.raises(TypeError, match="unexpected keyword argument 'hiden'"):
         RecurrentNet("gru", 1, 8, 3, hiden=4)  # type: ignore[call-arg]
-
-

@@ -30,8 +30,8 @@ def gather(windows: Any, indices: Tensor, device: torch.device | None = None) ->
     """Windows by their numbers, all at once, on a device.
 
     Args:
-        windows: what has ``batch(indices)`` or torch's ``__getitems__(list)``, either of which
-            gives a Batch or (x, y); or a TensorDataset of x and y.
+        windows: what has ``batch(indices)``, which gives a Batch or (x, y), or one of torch's
+            datasets, whose samples are such.
         indices: [batch], int64.
         device: where to; nothing leaves them where they are.
     """
@@ -39,8 +39,13 @@ def gather(windows: Any, indices: Tensor, device: torch.device | None = None) ->
         found = windows.batch(indices)
     elif isinstance(windows, TensorDataset):
         found = windows[indices]
-    else:
+    elif hasattr(windows, "__getitems__"):
         found = windows.__getitems__(indices.tolist())
+    else:
+        found = [windows[index] for index in indices.tolist()]
+    if isinstance(found, list):  # of samples
+        columns = zip(*found, strict=True)
+        found = [None if parts[0] is None else torch.stack(parts) for parts in columns]
     batch = found if isinstance(found, Batch) else Batch(*found)
     if device is None or device == batch.x.device:
         return batch

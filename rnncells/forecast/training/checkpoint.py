@@ -53,10 +53,8 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         version = state["version"]
-    except Exception as error:  # torch raises a different kind for each way of being no checkpoint
-        raise ValueError(
-            f"checkpoint: {path} is not a checkpoint of a training: {error}"
-        ) from error
+    except Exception as error:  # torch raises another kind for each way of being none
+        raise ValueError(f"checkpoint: {path} is no checkpoint of a training") from error
     if version != VERSION:
         raise ValueError(f"checkpoint: {path} has version {version}, expected {VERSION}")
     found: dict[str, Any] = state
@@ -98,12 +96,12 @@ def resume(run: Run, path: Path) -> None:
     state = read_checkpoint(path)
     if state is None:
         return
-    theirs, ours = state["name"], _name(run)
-    for name in ours:
-        if theirs.get(name) != ours[name]:
+    theirs = state["name"]
+    for name, expected in _name(run).items():
+        if theirs.get(name) != expected:
             raise ValueError(
                 f"checkpoint: {path} is of another training: its {name} is {theirs.get(name)}, "
-                f"expected {ours[name]}"
+                f"expected {expected}"
             )
     fabric = run.fabric
     run.model.load_state_dict(state["model"])
@@ -116,9 +114,11 @@ def resume(run: Run, path: Path) -> None:
     run.epoch, run.step, run.finished, run.total = state["place"]
     if state["carried"] is not None:
         run.carried = map_state(partial(Tensor.to, device=fabric.device), state["carried"])
-    torch.set_rng_state(state["random"]["cpu"][fabric.global_rank])
-    if "cuda" in state["random"]:
-        torch.cuda.set_rng_state(state["random"]["cuda"][fabric.global_rank], fabric.device)
+    # clones, because torch takes a row of a larger tensor for its beginning
+    ours = {kind: every[fabric.global_rank].clone() for kind, every in state["random"].items()}
+    torch.set_rng_state(ours["cpu"])
+    if "cuda" in ours:
+        torch.cuda.set_rng_state(ours["cuda"], fabric.device)
 
 
 def _name(run: Run) -> dict[str, Any]:

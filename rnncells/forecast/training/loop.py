@@ -46,8 +46,8 @@ def fit(
             the windows have them; see :class:`rnncells.forecast.networks.Network`. Its ``head``
             gives the loss; without one, the forecasts are points.
         train: windows to learn from; with targets at every step, from the forecasts of all steps.
-            Anything with ``batch(indices)`` or torch's ``__getitems__`` that gives a
-            :class:`rnncells.forecast.batch.Batch` or (x, y), or a TensorDataset.
+            Anything with ``batch(indices)`` that gives a :class:`rnncells.forecast.batch.Batch` or
+            (x, y), or one of torch's datasets of such samples.
         validation: windows that decide when to stop.
         training: how to train.
         fabric: devices, precision and processes, by default one process on the CPU. For several,

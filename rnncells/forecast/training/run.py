@@ -53,6 +53,11 @@ class Run:
     ) -> None:
         if training.stateful and fabric.world_size > 1:
             raise ValueError("stateful: expected one process: a state goes from step to step")
+        if training.stateful and not getattr(model, "carries_state", False):
+            raise TypeError(
+                f"stateful: {type(model).__name__} carries no state; expected one that "
+                "does, such as RecurrentNet"
+            )
         self.model, self.train, self.validation = model, train, validation
         self.training, self.fabric = training, fabric
         self.path = None if checkpoint is None else Path(checkpoint)
