@@ -38,7 +38,7 @@ def gather(windows: Any, indices: Tensor, device: torch.device | None = None) ->
     if hasattr(windows, "batch"):
         found = windows.batch(indices)
     elif isinstance(windows, TensorDataset):
-        found = windows[indices]
+        found = tuple(tensor.index_select(0, indices) for tensor in windows.tensors)
     elif hasattr(windows, "__getitems__"):
         found = windows.__getitems__(indices.tolist())
     else:

@@ -59,6 +59,7 @@ class Run:
                 "does, such as RecurrentNet"
             )
         self.model, self.train, self.validation = model, train, validation
+        self.weights = list(model.parameters())
         self.training, self.fabric = training, fabric
         self.path = None if checkpoint is None else Path(checkpoint)
         self.objective = Objective(model, training)
@@ -68,8 +69,8 @@ class Run:
         self.carried: Any = None
         self.began = time.perf_counter()
         # with a scaled loss, it is Fabric that unscales the gradients, which a fused step forbids
-        scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
-        self.inner = make_optimizer(model, training, fused=not scaled)
+        self.scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
+        self.inner = make_optimizer(model, training, fused=not self.scaled)
         steps = training.epochs * len(self.parts(0))
         self.schedule = make_schedule(self.inner, training, steps)
         self.forward, self.optimizer = fabric.setup(model, self.inner)
@@ -149,15 +150,21 @@ class Run:
 
     def _clip(self) -> Tensor | None:
         """Cut the gradient; its norm, or None where nothing asks for it."""
-        limit = self.training.clip_norm
-        if limit is None and self.fabric.world_size == 1:
+        limit = math.inf if self.training.clip_norm is None else self.training.clip_norm
+        if limit == math.inf and self.fabric.world_size == 1:
             return None
-        return self.fabric.clip_gradients(
-            self.forward,
-            self.optimizer,
-            max_norm=math.inf if limit is None else limit,
-            error_if_nonfinite=False,
-        )
+        if self.scaled or self.fabric.device.type != "cpu":
+            return self.fabric.clip_gradients(
+                self.forward, self.optimizer, max_norm=limit, error_if_nonfinite=False
+            )
+        # clip_grad_norm_ in fewer calls: a small network's step is calls and little else
+        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
+        norm = torch.linalg.vector_norm(torch.cat([part.flatten() for part in gradients]))
+        if norm > limit:
+            factor = limit / (norm + 1e-6)
+            for part in gradients:
+                part.mul_(factor)
+        return norm
 
     def _look(self, loss: Tensor, norm: Tensor | None) -> None:
         where = f", step {self.step}"
