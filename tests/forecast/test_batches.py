@@ -102,6 +102,11 @@ def test_pieces_are_the_windows_or_one_series() -> None:
     assert pieces_of(windows) == [6]
     windows.pieces = [2, 4]  # type: ignore[attr-defined]
     assert pieces_of(windows) == [2, 4]
+    windows.context, windows.stride = 12, 12  # type: ignore[attr-defined]
+    assert pieces_of(windows) == [2, 4]
+    windows.stride = 1  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="stateful: expected windows that follow each other, a st"):
+        pieces_of(windows)
 
 
 def test_every_way_of_giving_windows() -> None:

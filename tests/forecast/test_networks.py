@@ -233,6 +233,17 @@ def test_strided_outputs_end_at_the_last_step(context: int, first: int) -> None:
     assert net(torch.randn(2, context, 1), every_step=True).shape[1] == len(steps)
 
 
+def test_what_is_known_ahead_may_be_strided_already() -> None:
+    net = ConvRecurrentNet(2, 8, HORIZON, known=1)
+    batch = Waves(3, known=1, every_step=True).batch()
+    assert batch.future is not None
+    whole = net(batch.x, every_step=True, future=batch.future)
+    strided = net(batch.x, every_step=True, future=batch.future[:, net.output_steps(CONTEXT)])
+    assert torch.equal(whole, strided)
+    with pytest.raises(ValueError, match=r"future: expected shape \[3, 12, 3, 1\], got \[3, 4,"):
+        net(batch.x, every_step=True, future=batch.future[:, :4])
+
+
 def test_book_conv_targets_are_those_from_the_fourth_in_twos() -> None:
     assert ConvRecurrentNet(1, 20, 10).output_steps(50) == slice(3, None, 2)
 

@@ -98,9 +98,16 @@ class Network(nn.Module):
             )
         ahead = [len(x), self.horizon, self.known]
         if every_step:
-            ahead.insert(1, x.shape[1])
+            ahead.insert(1, self._ahead_steps(x, future))
         _check_covariate("future", future, self.known, ahead)
         _check_covariate("static", static, self.static, [len(x), self.static])
+
+    def _ahead_steps(self, x: Tensor, future: Tensor | None) -> int:
+        """Steps that ``future`` should have: of the whole context, or of the forecasts alone."""
+        context = x.shape[1]
+        forecasts = len(range(context)[self.output_steps(context)])
+        given = forecasts if future is None or future.dim() != 4 else future.shape[1]
+        return given if given in (context, forecasts) else context
 
     def tell(self, numbers: Tensor, last: Tensor, level: Tensor | None) -> Tensor:
         """The head's output.
@@ -157,7 +164,7 @@ class SequenceNetwork(Network):
             every_step: give the forecast made after each step (of :meth:`output_steps`), not only
                 after the last.
             future: what is known ahead, [batch, horizon, known], or with ``every_step`` [batch,
-                time, horizon, known].
+                time or steps, horizon, known].
             static: [batch, static].
             level: [batch, 2, targets], for heads that count.
             state: what an earlier call returned, for a network that has one: x goes on from there.
@@ -178,7 +185,8 @@ class SequenceNetwork(Network):
         last, steps = x, self.output_steps(x.shape[1])
         if every_step:
             last = x[:, steps]
-            future = None if future is None else future[:, steps]
+            if future is not None and future.shape[1] != last.shape[1]:
+                future = future[:, steps]
         else:
             hidden, last = hidden[:, -1], x[:, -1]
         if future is not None:

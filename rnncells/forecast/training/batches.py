@@ -111,6 +111,16 @@ def consecutive(pieces: Sequence[int], rows: int, cut: bool) -> list[Part]:
 
 
 def pieces_of(windows: Any) -> Sequence[int]:
-    """How many consecutive windows each series has: ``windows.pieces``, or one series of all."""
+    """How many consecutive windows each series has: ``windows.pieces``, or one series of all.
+
+    Raises:
+        ValueError: the windows say that they overlap, or leave steps out between them.
+    """
+    context, stride = (getattr(windows, name, None) for name in ("context", "stride"))
+    if context != stride and stride is not None:
+        raise ValueError(
+            f"stateful: expected windows that follow each other, a stride of the context's "
+            f"{context} steps, got {stride}"
+        )
     pieces: Sequence[int] = getattr(windows, "pieces", None) or [len(windows)]
     return pieces
