@@ -97,6 +97,7 @@ class Run:
         parts = self.parts(self.epoch)
         self._train(parts)
         train_loss = self._over_processes(float(self.total) / len(parts), 1.0)
+        self._require_finite("training loss", train_loss, "")
         self.history.train_loss.append(train_loss)
         stop, note = False, f"loss {train_loss:.4f}"
         if self.checks:
@@ -170,7 +171,9 @@ class Run:
         where = f", step {self.step}"
         if self.fabric.world_size == 1:
             self._require_finite("loss", loss.item(), where)
-        if norm is not None:  # of several processes, all have the same: they stop together
+        # of several processes, all have the same norm: they stop together. With a scaled loss it may
+        # be infinite: that step is then left out
+        if norm is not None and not self.scaled:
             self._require_finite("gradient's norm", norm.item(), where)
 
     @torch.no_grad()
