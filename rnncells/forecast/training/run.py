@@ -171,8 +171,8 @@ class Run:
         where = f", step {self.step}"
         if self.fabric.world_size == 1:
             self._require_finite("loss", loss.item(), where)
-        # of several processes, all have the same norm: they stop together. With a scaled loss it may
-        # be infinite: that step is then left out
+        # several processes have one norm, and stop together; that of a scaled loss may be infinite,
+        # and its step is then left out
         if norm is not None and not self.scaled:
             self._require_finite("gradient's norm", norm.item(), where)
 
