@@ -206,6 +206,15 @@ def test_negative_binomial_speaks_in_counts() -> None:
     assert torch.equal(draws, draws.round())
 
 
+def test_counts_below_zero_are_refused_where_they_were_observed() -> None:
+    head = NegativeBinomialHead()
+    output, y = output_of(head), torch.zeros(SHAPE)
+    y[1, 2, 0] = -3
+    with pytest.raises(ValueError, match="y: expected counts, 0 or more, got -3"):
+        head.loss(output, y)
+    assert head.loss(output, y, y == 0).isfinite()
+
+
 def test_counted_quantiles_repeat_themselves() -> None:
     head = NegativeBinomialHead()
     output, before = output_of(head), torch.get_rng_state()

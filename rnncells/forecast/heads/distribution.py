@@ -139,9 +139,17 @@ class NegativeBinomialHead(DistributionHead):
         observed: Tensor | None = None,
         level: Tensor | None = None,
     ) -> Tensor:
-        """The mean negative log-likelihood of the counts that were observed, in nats."""
+        """The mean negative log-likelihood of the counts that were observed, in nats.
+
+        Raises:
+            ValueError: a count below 0.
+        """
         if level is not None:  # back to counts, and to whole numbers
             y = (y * spread(level[:, 1], y) + spread(level[:, 0], y)).round()
+        if observed is not None:
+            y = torch.where(observed, y, 0.0)
+        if (y < 0).any():
+            raise ValueError(f"y: expected counts, 0 or more, got {y.min().item():g}")
         return super().loss(output, y, observed)
 
     def quantiles(self, output: Tensor, levels: Sequence[float]) -> Tensor:
