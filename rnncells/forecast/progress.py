@@ -17,13 +17,20 @@ class Progress:
     Args:
         label: what is going on.
         total: steps to the end.
+        done: steps that were done before.
+        show: with ``False`` it does nothing in a terminal too, as in all processes but one.
     """
 
-    def __init__(self, label: str, total: int) -> None:
+    def __init__(self, label: str, total: int, done: int = 0, *, show: bool = True) -> None:
         self._bar: Any = None
-        if sys.stderr is not None and sys.stderr.isatty():
+        if show and sys.stderr is not None and sys.stderr.isatty():
             self._bar = require("tqdm").tqdm(
-                total=total, desc=label, leave=False, file=sys.stderr, mininterval=0
+                total=total,
+                initial=done,
+                desc=label,
+                leave=False,
+                file=sys.stderr,
+                mininterval=0,
             )
 
     def step(self, note: str) -> None:

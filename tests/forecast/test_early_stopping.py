@@ -55,3 +55,31 @@ def test_nan_is_never_the_best() -> None:
 def test_bad_patience() -> None:
     with pytest.raises(ValueError, match="patience: expected an integer of at least 1, got 0"):
         EarlyStopping(0)
+
+
+def test_without_patience_it_never_stops() -> None:
+    stopping, model = EarlyStopping(None), weighing(0)
+    assert not any(stopping.update(1.0 + epoch, epoch, model) for epoch in range(100))
+    assert stopping.best_epoch == 0
+
+
+def test_broken_weights_go_back_to_the_first_and_others_stay() -> None:
+    stopping, model = EarlyStopping(1), weighing(5)
+    stopping.begin(model)
+    nn.init.constant_(model.get_parameter("weight"), 7)
+    stopping.restore(model)
+    assert model.get_parameter("weight").item() == 7
+    nn.init.constant_(model.get_parameter("weight"), math.nan)
+    stopping.restore(model)
+    assert model.get_parameter("weight").item() == 5
+
+
+def test_state_goes_on_where_it_was() -> None:
+    stopping, model = EarlyStopping(2), weighing(3)
+    stopping.update(1.0, 0, model)
+    again = EarlyStopping(2)
+    again.load_state_dict(stopping.state_dict())
+    nn.init.constant_(model.get_parameter("weight"), 4)
+    assert [again.update(2.0, epoch, model) for epoch in (1, 2)] == [False, True]
+    again.restore(model)
+    assert model.get_parameter("weight").item() == 3

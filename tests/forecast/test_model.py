@@ -44,8 +44,8 @@ def test_a_step_never_sees_what_comes_after_it(cell: Cell) -> None:
 
 def test_untrained_head_of_zeros_is_the_naive_forecast() -> None:
     net = RecurrentNet("lstm", 3, 8, 4, targets=(2, 0))
-    torch.nn.init.zeros_(net.head.weight)
-    torch.nn.init.zeros_(net.head.bias)
+    torch.nn.init.zeros_(net.get_parameter("output.weight"))
+    torch.nn.init.zeros_(net.get_parameter("output.bias"))
     x = torch.randn(5, 6, 3)
     assert torch.equal(net(x), x[:, -1:, [2, 0]].expand(5, 4, 2))
 
@@ -72,8 +72,10 @@ def test_dropout_acts_in_training_only() -> None:
 def test_dropout_drops_a_unit_at_all_steps_of_a_window_or_at_none() -> None:
     torch.manual_seed(5)
     net = RecurrentNet("simple_rnn", 1, 6, 6, dropout=0.5)
-    torch.nn.init.eye_(net.head.weight)  # so that each unit has a forecast of its own
-    torch.nn.init.zeros_(net.head.bias)
+    torch.nn.init.eye_(
+        net.get_parameter("output.weight")
+    )  # so that each unit has a forecast of its own
+    torch.nn.init.zeros_(net.get_parameter("output.bias"))
     dropped = net(torch.zeros(4, 5, 1), every_step=True)[..., 0] == 0
     assert dropped.any()
     assert not dropped.all()
@@ -106,4 +108,4 @@ def test_bad_windows(shape: tuple[int, ...]) -> None:
 def test_targets_are_a_sequence() -> None:
     targets: Any = 1
     with pytest.raises(TypeError, match=r"targets: expected a sequence .* got 1"):
-        RecurrentNet("gru", 2, 4, 3, targets)
+        RecurrentNet("gru", 2, 4, 3, targets=targets)

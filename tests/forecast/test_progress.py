@@ -51,3 +51,16 @@ def test_training_is_silent_in_a_pipe(
         warnings.simplefilter("error")
         fit(net, train, validation, Training(epochs=2))
     assert capfd.readouterr() == ("", "")
+
+
+def test_bar_goes_on_where_training_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tqdm")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Progress("label", 5, 3) as progress:
+        progress.step("note")
+    assert "4/5" in terminal.getvalue()
+    shown = len(terminal.getvalue())
+    with Progress("label", 5, show=False) as progress:  # as in all processes but the first
+        progress.step("note")
+    assert len(terminal.getvalue()) == shown

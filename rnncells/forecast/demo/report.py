@@ -87,7 +87,7 @@ def write_numbers(comparison: Comparison, path: Path) -> None:
     task, settings = comparison.task, comparison.task.settings
     times = task.series.times()
     training = asdict(settings.training)
-    training["loss"] = settings.training.loss.__name__
+    training["loss"] = getattr(settings.training.loss, "__name__", "huber_loss")
     record = {
         "series": "hourly temperature at LaGuardia Airport, 2013",
         "unit": UNIT,

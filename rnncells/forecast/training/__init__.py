@@ -1,0 +1,7 @@
+"""Training: the loop, how it is told what to do, and the search for a learning rate."""
+
+from rnncells.forecast.training.loop import fit, predict
+from rnncells.forecast.training.rate_range import RateRange, rate_range
+from rnncells.forecast.training.settings import History, Loss, Training
+
+__all__ = ["History", "Loss", "RateRange", "Training", "fit", "predict", "rate_range"]
