@@ -196,22 +196,33 @@ class Machine {
     }
   }
 
+  // Whether a thread waits, or should, at the barrier that another one waits at.
+  static bool concerns(const Thread& t, const Thread& waiting) {
+    const std::string where = waiting.where;
+    if (where == "group") return t.block != waiting.block;
+    if (where == "cluster") return true;
+    return t.block == waiting.block && (where != "warp" || t.index / 32 == waiting.index / 32);
+  }
+
   // Some wait for others that ended, or that wait elsewhere.
   void report_deadlock(int blocks, int threads) {
     const Thread *waiting = nullptr, *missing = nullptr;
-    for (int b = 0; b < blocks && missing == nullptr; ++b) {
-      for (int i = 0; i < threads && missing == nullptr; ++i) {
+    for (int b = 0; b < blocks; ++b) {
+      for (int i = 0; i < threads; ++i) {
         const Thread& t = *group_[b]->fibers[i];
-        if (!t.done && waiting == nullptr) waiting = &t;
-        const bool elsewhere = waiting != nullptr && t.waits != waiting->waits;
-        const bool counts = waiting == nullptr || t.block == waiting->block ||
-                            std::string(waiting->where) != "block";
-        if (counts && (t.done || elsewhere)) missing = &t;
+        if (waiting == nullptr && !t.done) waiting = &t;
+      }
+    }
+    for (int b = 0; b < blocks; ++b) {
+      for (int i = 0; i < threads; ++i) {
+        const Thread& t = *group_[b]->fibers[i];
+        if (missing == nullptr && concerns(t, *waiting) && (t.done || t.waits != waiting->waits)) {
+          missing = &t;
+        }
       }
     }
     fault = name(*waiting) + " waits at a " + waiting->where + " barrier that " +
-            (missing == nullptr ? "others" : name(*missing)) + " never reach" +
-            (missing == nullptr ? "" : "es");
+            (missing == nullptr ? "another thread" : name(*missing)) + " never reaches";
   }
 
   void (*body_)(void*) = nullptr;
