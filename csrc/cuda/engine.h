@@ -70,7 +70,7 @@ struct PersistentForward {
   int64_t y_stride;               // between two rows
   T* last[most_states];           // [B, H]
   T* reserve;                     // [N, R*H]; null: nothing is kept
-  void* workspace;                // workspace_bytes(plan, operand) zeros; null if that is 0
+  void* workspace;                // workspace_bytes(plan, operand), 16 bytes aligned
 };
 
 template <class T>

@@ -29,18 +29,21 @@ class OperandExchange {
                                   SharedMemory& memory, void* workspace)
       : plan_(plan),
         part_(part),
-        elements_(static_cast<int>(operand_elements(plan, operand_of<E>()))),
-        shared_(memory.take<E>(elements_)),
-        global_(static_cast<E*>(workspace)),
-        counter_(plan.exchange == Exchange::grid ? counter_of(workspace) : nullptr) {}
+        shared_(memory.take<E>(operand_elements(plan))),
+        global_(at<E>(workspace, packed_bytes(plan.product, operand_of<E>(), plan.ranks))),
+        counter_(at<uint32_t>(
+            workspace, counters_begin(plan, operand_of<E>()) + part.group * counter_stride)) {}
 
   RNNCELLS_DEVICE const Shared<E>& memory() const { return shared_; }
   // Where the operand of the next product begins.
-  RNNCELLS_DEVICE int first() const { return buffer_ * (elements_ / 2); }
+  RNNCELLS_DEVICE int first() const {
+    return plan_.exchange == Exchange::cluster ? round_ % 2 * buffer() : 0;
+  }
 
   // All rows and columns, those beyond the edges too.
   RNNCELLS_DEVICE void clear() {
-    for (int i = thread_index(); i < elements_; i += block_threads())
+    const int elements = static_cast<int>(operand_elements(plan_));
+    for (int i = thread_index(); i < elements; i += block_threads())
       write(shared_, i, stored<E>(0.0f));
     block_barrier();
   }
@@ -71,7 +74,7 @@ class OperandExchange {
     if (plan_.exchange == Exchange::block) {
       write(shared_, i, element);
     } else if (plan_.exchange == Exchange::cluster) {
-      const int place = (1 - buffer_) * (elements_ / 2) + i;
+      const int place = (round_ + 1) % 2 * buffer() + i;
       for (int rank = 0; rank < plan_.ranks; ++rank) write(at_rank(shared_, rank), place, element);
     } else {
       write(global_, row_of(row) + k, element);
@@ -83,19 +86,20 @@ class OperandExchange {
       block_barrier();
     } else if (plan_.exchange == Exchange::cluster) {
       cluster_barrier();
-      buffer_ = 1 - buffer_;
     } else {
       group_barrier(counter_, plan_.ranks, round_);
       fetch();
-      ++round_;
     }
+    ++round_;
   }
 
  private:
-  RNNCELLS_DEVICE uint32_t* counter_of(void* workspace) const {
-    return reinterpret_cast<uint32_t*>(static_cast<char*>(workspace) +
-                                       exchange_bytes(plan_, operand_of<E>())) +
-           part_.group * counter_stride;
+  // Elements of one of a cluster's two buffers.
+  RNNCELLS_DEVICE int buffer() const { return plan_.rows * plan_.product.operand_stride; }
+  template <class V>
+  RNNCELLS_DEVICE V* at(void* workspace, int64_t bytes) const {
+    const bool used = plan_.exchange == Exchange::grid;
+    return used ? reinterpret_cast<V*>(static_cast<char*>(workspace) + bytes) : nullptr;
   }
   // Two buffers in turn: a block may still read one while another fills the next.
   RNNCELLS_DEVICE int64_t row_of(int row) const {
@@ -114,11 +118,9 @@ class OperandExchange {
 
   const PersistentPlan& plan_;
   const Part part_;  // a copy: an address kept in an object would move the object to memory
-  const int elements_;
   const Shared<E> shared_;
   const Global<E> global_;
   const Global<uint32_t> counter_;
-  int buffer_ = 0;
   int round_ = 0;
 };
 

@@ -28,6 +28,18 @@ inline LaunchShape persistent_shape(const PersistentPlan& plan) {
   return shape;
 }
 
+template <class Cell, class T, class E, bool Backward, class Call>
+const char* pack_weights(const Call& call, Stream stream) {
+  const int64_t packed = packed_bytes(call.plan.product, call.operand, call.plan.ranks);
+  const int64_t zeros = workspace_bytes(call.plan, call.operand) - packed;
+  const PackWeights<T> pack{call.recurrent, call.plan,
+                            call.units,     static_cast<uint32_t*>(call.workspace),
+                            packed / 4,     zeros / 4};
+  const int64_t threads = larger(packed / 16, zeros / 4);
+  return launch(&run_pack_weights<Cell, T, E, Backward>, pack,
+                {ceil_divide(threads, pack_threads), pack_threads}, stream);
+}
+
 // E: how the operand of the products is stored.
 template <class T, class E>
 const char* launch_forward(int cell, const PersistentForward<T>& call, Stream stream) {
@@ -38,6 +50,8 @@ const char* launch_forward(int cell, const PersistentForward<T>& call, Stream st
         if constexpr (Cell::phases > 1) {
           return no_such_kernel;
         } else {
+          const char* wrong = pack_weights<Cell, T, E, false>(call, stream);
+          if (wrong != nullptr) return wrong;
           return launch(&run_forward<Cell, T, E>, call, persistent_shape(call.plan), stream);
         }
       },
@@ -52,6 +66,8 @@ const char* launch_backward(int cell, const PersistentBackward<T>& call, Stream 
         if constexpr (Cell::phases > 1) {
           return no_such_kernel;
         } else {
+          const char* wrong = pack_weights<Cell, T, E, true>(call, stream);
+          if (wrong != nullptr) return wrong;
           return launch(&run_backward<Cell, T, E>, call, persistent_shape(call.plan), stream);
         }
       },

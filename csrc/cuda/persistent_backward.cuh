@@ -29,7 +29,8 @@ class BackwardLoop {
 
   RNNCELLS_DEVICE void run() {
     const Product<E> product(plan_.product, memory_,
-                             BackwardWeights<Cell, T>(call_.recurrent, part_, units_));
+                             Global<const uint32_t>(static_cast<uint32_t*>(call_.workspace)),
+                             part_.rank);
     start();
     for (int s = static_cast<int>(call_.time.steps) - 1; s >= 0; --s) {
       advance(s);

@@ -27,7 +27,8 @@ class ForwardLoop {
 
   RNNCELLS_DEVICE void run() {
     const Product<E> product(plan_.product, memory_,
-                             ForwardWeights<Cell, T>(call_.recurrent, part_, units_));
+                             Global<const uint32_t>(static_cast<uint32_t*>(call_.workspace)),
+                             part_.rank);
     load_biases();
     start();
     for (int s = 0; s < call_.time.steps; ++s) {

@@ -16,8 +16,8 @@ bool split_product(const ProductFacts& facts, ProductPlan& product) {
   product.slice_steps = static_cast<int>(ceil_divide(steps, wanted));
   product.slices = static_cast<int>(ceil_divide(steps, product.slice_steps));
   const int64_t depth = int64_t{product.slices} * product.slice_steps * facts.step_depth;
-  // Eight rows of a tile's operand in different banks.
-  const int64_t line = 128 / facts.element_bytes, shift = 32 / facts.element_bytes;
+  // Two rows of a tile's operand, read at once, in different banks.
+  const int64_t line = 128 / facts.element_bytes, shift = 64 / facts.element_bytes;
   product.operand_stride =
       static_cast<int>(facts.lanes == 1 ? depth : round_up(depth - shift, line) + shift);
   // So that two rows of a tile's sums lie 8 banks apart.
@@ -47,7 +47,7 @@ bool make_plan(const PersistentProblem& problem, Exchange exchange, int ranks, i
   if (pairs > most_threads) return false;
   const int64_t multiplying = int64_t{product.column_groups} * product.slices * facts.lanes;
   plan.threads = static_cast<int>(round_up(larger(multiplying, pairs), 32));
-  plan.shared_bytes = round_up(operand_elements(plan, problem.operand) * facts.element_bytes, 16) +
+  plan.shared_bytes = round_up(operand_elements(plan) * facts.element_bytes, 16) +
                       round_up(sums_elements(plan) * 4, 16) +
                       round_up(weight_bytes(product, problem.operand), 16) +
                       round_up(int64_t{problem.shares} * plan.units * 4, 16);

@@ -7,7 +7,7 @@
 // keeps on the chip. The depth is split into slices, whose partial sums are added in their order.
 //
 // The weights of a step, four units of depth by four columns for a thread that multiplies one by
-// one, one tile by two for a warp with matrix tiles, are kept in registers, the first `kept_steps`
+// one, two tiles by two for a warp with matrix tiles, are kept in registers, the first `kept_steps`
 // of each slice, or else in shared memory.
 #pragma once
 
@@ -51,8 +51,8 @@ struct ProductFacts {
 
 constexpr ProductFacts product_facts(Operand operand) {
   return operand == Operand::singles         ? ProductFacts{4, 4, 4, 4, 1, 1}
-         : operand == Operand::tensor_floats ? ProductFacts{4, 8, 32, 8, 32, 8}
-                                             : ProductFacts{2, 16, 32, 8, 32, 8};
+         : operand == Operand::tensor_floats ? ProductFacts{4, 16, 32, 4, 32, 8}
+                                             : ProductFacts{2, 32, 32, 4, 32, 8};
 }
 
 constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -69,9 +69,9 @@ struct PersistentProblem {
 };
 
 // Elements of the operand's buffers in shared memory.
-constexpr int64_t operand_elements(const PersistentPlan& plan, Operand operand) {
-  const int64_t rows = round_up(plan.rows, product_facts(operand).row_tile);
-  return (plan.exchange == Exchange::cluster ? 2 : 1) * rows * plan.product.operand_stride;
+constexpr int64_t operand_elements(const PersistentPlan& plan) {
+  return (plan.exchange == Exchange::cluster ? 2 : 1) * int64_t{plan.rows} *
+         plan.product.operand_stride;
 }
 constexpr int64_t sums_elements(const PersistentPlan& plan) {
   return int64_t{plan.product.slices} * plan.rows * plan.product.sums_stride;
@@ -81,19 +81,24 @@ constexpr int64_t weight_bytes(const ProductPlan& product, Operand operand) {
   const ProductFacts facts = product_facts(operand);
   const int64_t threads = int64_t{product.column_groups} * product.slices * facts.lanes;
   const int64_t left = larger(0, product.slice_steps - facts.kept_steps);
-  return threads * left * (operand == Operand::singles ? 64 : 32);
+  return threads * left * 64;
 }
-// Bytes of the grid's exchange in global memory, and of the counters behind it.
-constexpr int64_t exchange_bytes(const PersistentPlan& plan, Operand operand) {
-  return plan.exchange != Exchange::grid ? 0
-                                         : 2 * plan.groups * plan.rows * plan.exchange_stride *
-                                               product_facts(operand).element_bytes;
+// The workspace in global memory: the packed weights of all ranks; for a grid, also two buffers for
+// the operand, and a counter for each group, in a line of its own.
+constexpr int64_t packed_bytes(const ProductPlan& product, Operand operand, int ranks) {
+  return int64_t{product.column_groups} * product.slices * product_facts(operand).lanes *
+         product.slice_steps * ranks * 64;
 }
-constexpr int64_t counter_stride = 32;  // elements: each in a line of its own
+constexpr int64_t counter_stride = 128;
+constexpr int64_t counters_begin(const PersistentPlan& plan, Operand operand) {
+  const int64_t packed = packed_bytes(plan.product, operand, plan.ranks);
+  if (plan.exchange != Exchange::grid) return packed;
+  return packed +
+         2 * plan.groups * plan.rows * plan.exchange_stride * product_facts(operand).element_bytes;
+}
 constexpr int64_t workspace_bytes(const PersistentPlan& plan, Operand operand) {
-  return plan.exchange != Exchange::grid
-             ? 0
-             : exchange_bytes(plan, operand) + plan.groups * counter_stride * 4;
+  return counters_begin(plan, operand) +
+         (plan.exchange == Exchange::grid ? plan.groups * counter_stride : 0);
 }
 
 // The plan for so many rows and ranks; false if a block cannot hold it.

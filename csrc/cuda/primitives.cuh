@@ -23,6 +23,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "cells/host_device.h"
 #include "cpu/half.h"

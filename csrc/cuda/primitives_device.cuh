@@ -63,12 +63,12 @@ class SharedMemory {
   RNNCELLS_DEVICE T* take(int64_t count) {
     extern __shared__ __align__(128) unsigned char rnncells_shared[];
     T* result = reinterpret_cast<T*>(rnncells_shared + used_);
-    used_ += (count * static_cast<int64_t>(sizeof(T)) + 15) / 16 * 16;
+    used_ += static_cast<int>((count * sizeof(T) + 15) / 16 * 16);
     return result;
   }
 
  private:
-  int64_t used_ = 0;
+  int used_ = 0;
 };
 
 template <class T>

@@ -221,7 +221,6 @@ class Layer {
       throw std::runtime_error("no plan");
     }
     workspace.resize(gpu::workspace_bytes(plan, problem.operand));
-    workspace.clear();
     return plan;
   }
   gpu::Biases<T> biases() {
