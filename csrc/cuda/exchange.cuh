@@ -35,9 +35,9 @@ class OperandExchange {
             workspace, counters_begin(plan, operand_of<E>()) + part.group * counter_stride)) {}
 
   RNNCELLS_DEVICE const Shared<E>& memory() const { return shared_; }
-  // Where the operand of the next product begins.
-  RNNCELLS_DEVICE int first() const {
-    return plan_.exchange == Exchange::cluster ? round_ % 2 * buffer() : 0;
+  // Where the operand of product number `round` begins.
+  RNNCELLS_DEVICE int first(int round) const {
+    return plan_.exchange == Exchange::cluster ? round % 2 * buffer() : 0;
   }
 
   // All rows and columns, those beyond the edges too.
@@ -67,30 +67,30 @@ class OperandExchange {
     }
   }
 
-  // One element of the next operand, for all blocks of the group.
-  RNNCELLS_DEVICE void publish(int row, int k, float value) {
+  // In round r, the r-th product is done, and the next operand made. One element of it, for all
+  // blocks of the group.
+  RNNCELLS_DEVICE void publish(int round, int row, int k, float value) {
     const E element = stored<E>(value);
     const int i = row * plan_.product.operand_stride + k;
     if (plan_.exchange == Exchange::block) {
       write(shared_, i, element);
     } else if (plan_.exchange == Exchange::cluster) {
-      const int place = (round_ + 1) % 2 * buffer() + i;
+      const int place = (round + 1) % 2 * buffer() + i;
       for (int rank = 0; rank < plan_.ranks; ++rank) write(at_rank(shared_, rank), place, element);
     } else {
-      write(global_, row_of(row) + k, element);
+      write(global_, row_of(round, row) + k, element);
     }
   }
   // Until every block of the group has the next operand.
-  RNNCELLS_DEVICE void turn() {
+  RNNCELLS_DEVICE void turn(int round) {
     if (plan_.exchange == Exchange::block) {
       block_barrier();
     } else if (plan_.exchange == Exchange::cluster) {
       cluster_barrier();
     } else {
-      group_barrier(counter_, plan_.ranks, round_);
-      fetch();
+      group_barrier(counter_, plan_.ranks, round);
+      fetch(round);
     }
-    ++round_;
   }
 
  private:
@@ -102,14 +102,14 @@ class OperandExchange {
     return used ? reinterpret_cast<V*>(static_cast<char*>(workspace) + bytes) : nullptr;
   }
   // Two buffers in turn: a block may still read one while another fills the next.
-  RNNCELLS_DEVICE int64_t row_of(int row) const {
-    return ((round_ % 2 * plan_.groups + part_.group) * plan_.rows + row) * plan_.exchange_stride;
+  RNNCELLS_DEVICE int64_t row_of(int round, int row) const {
+    return ((round % 2 * plan_.groups + part_.group) * plan_.rows + row) * plan_.exchange_stride;
   }
-  RNNCELLS_DEVICE void fetch() {
+  RNNCELLS_DEVICE void fetch(int round) {
     const int packs = plan_.exchange_stride / pack;
     for (int i = thread_index(); i < part_.rows * packs; i += block_threads()) {
       const int row = i / packs, k = i % packs * pack;
-      copy_async(shared_, row * plan_.product.operand_stride + k, global_, row_of(row) + k);
+      copy_async(shared_, row * plan_.product.operand_stride + k, global_, row_of(round, row) + k);
     }
     copy_commit();
     copy_wait<0>();
@@ -121,7 +121,6 @@ class OperandExchange {
   const Shared<E> shared_;
   const Global<E> global_;
   const Global<uint32_t> counter_;
-  int round_ = 0;
 };
 
 }  // namespace rnncells::gpu

@@ -35,14 +35,16 @@ class BackwardLoop {
     for (int s = static_cast<int>(call_.time.steps) - 1; s >= 0; --s) {
       advance(s);
       ask(s - 1);
-      exchange_.turn();
-      product.run(exchange_.memory(), exchange_.first(), part_.rows, sums_);
+      exchange_.turn(round(s));
+      product.run(exchange_.memory(), exchange_.first(round(s) + 1), part_.rows, sums_);
       block_barrier();
     }
     finish();
   }
 
  private:
+  // How many steps came before step number s.
+  RNNCELLS_DEVICE int round(int s) const { return static_cast<int>(call_.time.steps) - 1 - s; }
   // The pair's place in a state.
   RNNCELLS_DEVICE int64_t own() const { return int64_t{pair_.sequence} * units_ + pair_.column; }
 
@@ -72,10 +74,10 @@ class BackwardLoop {
     const int t = static_cast<int>(steps_.at(s)), before = static_cast<int>(steps_.before(t));
     if (!pair_.exists() || t >= pair_.length) return;
     const bool first = s == 0 || before >= pair_.length;  // of this sequence
-    row_ = static_cast<int>(steps_.row(t, pair_.sequence));
+    const int64_t row = steps_.row(t, pair_.sequence);
     const int64_t row_before = first ? 0 : steps_.row(before, pair_.sequence);
     const int64_t width = reserve_slots<Cell>() * units_;
-    const int64_t place = row_ * width + pair_.column;
+    const int64_t place = row * width + pair_.column;
     RNNCELLS_UNROLL
     for (int k = 0; k < Cell::saved; ++k) {
       saved_[k] = widen(read_once(reserve_, place + k * units_));
@@ -88,7 +90,7 @@ class BackwardLoop {
           first ? initial(n) : widen(read(reserve_, row_before * width + slot + pair_.column));
     }
     if constexpr (Cell::output_slope) {
-      next_[0] = widen(read(y_, int64_t{row_} * call_.y_stride + pair_.column));
+      next_[0] = widen(read(y_, row * call_.y_stride + pair_.column));
     }
     if constexpr (Cell::direct_hidden) {
       previous_[0] =
@@ -123,17 +125,17 @@ class BackwardLoop {
       carry_[0] = V(number(carry_[0]) + by_product());
     }
     V gradient[P::shares];
-    if (t < pair_.length) {
+    const bool inside = t < pair_.length;
+    if (inside) {
       step(gradient);
-      keep(row_, gradient);
     } else {
       RNNCELLS_UNROLL
       for (int k = 0; k < P::shares; ++k) gradient[k] = V(0);
-      if (!steps_.packed()) keep(steps_.row(t, pair_.sequence), gradient);
     }
+    if (inside || !steps_.packed()) keep(steps_.row(t, pair_.sequence), gradient);
     RNNCELLS_UNROLL
     for (int k = 0; k < P::recurrents; ++k) {
-      exchange_.publish(pair_.row, k * units_ + pair_.column,
+      exchange_.publish(round(s), pair_.row, k * units_ + pair_.column,
                         number(gradient[P::recurrent_first + k]));
     }
   }
@@ -186,7 +188,6 @@ class BackwardLoop {
   const Global<const T> y_, reserve_, y_gradient_;
   const Global<T> input_gradient_, recurrent_gradient_;
   Pair pair_;
-  int row_;
   V carry_[Cell::states];
   float saved_[saved], y_asked_;
   float previous_[Cell::states], next_[Cell::states];

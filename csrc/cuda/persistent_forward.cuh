@@ -32,11 +32,11 @@ class ForwardLoop {
     load_biases();
     start();
     for (int s = 0; s < call_.time.steps; ++s) {
-      product.run(exchange_.memory(), exchange_.first(), part_.rows, sums_);
+      product.run(exchange_.memory(), exchange_.first(s), part_.rows, sums_);
       block_barrier();
       advance(s);
       ask(s + 1);
-      exchange_.turn();
+      exchange_.turn(s);
     }
     finish();
   }
@@ -84,8 +84,7 @@ class ForwardLoop {
     if (s >= call_.time.steps) return;
     const int t = static_cast<int>(steps_.at(s));
     if (!pair_.exists() || t >= pair_.length) return;
-    row_ = static_cast<int>(steps_.row(t, pair_.sequence));
-    const int64_t first = int64_t{row_} * Cell::gates * units_ + pair_.column;
+    const int64_t first = steps_.row(t, pair_.sequence) * Cell::gates * units_ + pair_.column;
     const bool ahead = !steps_.packed() && s + steps_ahead < call_.time.steps &&
                        steps_.at(s + steps_ahead) < pair_.length;
     const int64_t distance =
@@ -102,14 +101,14 @@ class ForwardLoop {
     const int t = static_cast<int>(steps_.at(s));
     if (!pair_.exists()) return;
     if (t < pair_.length) {
-      step();
+      step(steps_.row(t, pair_.sequence));
     } else if (!steps_.packed()) {
       pad(steps_.row(t, pair_.sequence));
     }
-    exchange_.publish(pair_.row, pair_.column, number(state_[0]));
+    exchange_.publish(s, pair_.row, pair_.column, number(state_[0]));
   }
 
-  RNNCELLS_DEVICE void step() {
+  RNNCELLS_DEVICE void step(int64_t row) {
     float product[P::recurrents] = {};
     add_slices(plan_.product, sums_, part_.rows, pair_, product);
     V share[P::shares], next[Cell::states], save[saved];
@@ -125,9 +124,9 @@ class ForwardLoop {
     state_[0] = V(widen(h));
     RNNCELLS_UNROLL
     for (int n = 1; n < Cell::states; ++n) state_[n] = next[n];
-    write(y_, int64_t{row_} * call_.y_stride + pair_.column, h);
+    write(y_, row * call_.y_stride + pair_.column, h);
     if (call_.reserve == nullptr) return;
-    const int64_t place = int64_t{row_} * reserve_slots<Cell>() * units_ + pair_.column;
+    const int64_t place = row * reserve_slots<Cell>() * units_ + pair_.column;
     RNNCELLS_UNROLL
     for (int k = 0; k < Cell::saved; ++k) {
       write(reserve_, place + k * units_, stored<T>(number(save[k])));
@@ -166,7 +165,6 @@ class ForwardLoop {
   const Global<const float> input_;
   const Global<T> y_, reserve_;
   Pair pair_;
-  int row_;
   V state_[Cell::states];
   float asked_[P::inputs];
 };

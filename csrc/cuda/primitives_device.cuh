@@ -7,6 +7,8 @@
 
 #define RNNCELLS_DEVICE __device__ __forceinline__
 #define RNNCELLS_KERNEL(threads) __global__ void __launch_bounds__(threads)
+// Before a loop that, unrolled, would take registers that its surroundings need.
+#define RNNCELLS_ROLLED _Pragma("unroll 1")
 #define RNNCELLS_PARAMETER(...) const __grid_constant__ __VA_ARGS__
 
 namespace rnncells::gpu {
@@ -24,8 +26,13 @@ RNNCELLS_DEVICE V shuffle_down(V value, int distance) {
 
 template <class T>
 using Global = T*;
+extern __shared__ __align__(128) unsigned char rnncells_shared[];
+// An offset, half the size of a pointer: registers are scarce.
 template <class T>
-using Shared = T*;
+struct Shared {
+  uint32_t offset;
+  RNNCELLS_DEVICE T* pointer() const { return reinterpret_cast<T*>(rnncells_shared + offset); }
+};
 
 template <class T>
 RNNCELLS_DEVICE T read(T const* p, int64_t i) {
@@ -44,6 +51,23 @@ RNNCELLS_DEVICE void write_pack(T* p, int64_t i, Pack<T, N> pack) {
   *reinterpret_cast<Pack<T, N>*>(p + i) = pack;
 }
 
+template <class T>
+RNNCELLS_DEVICE T read(Shared<T> p, int i) {
+  return p.pointer()[i];
+}
+template <class T>
+RNNCELLS_DEVICE void write(Shared<T> p, int i, T value) {
+  p.pointer()[i] = value;
+}
+template <int N, class T>
+RNNCELLS_DEVICE Pack<T, N> read_pack(Shared<T> p, int i) {
+  return *reinterpret_cast<const Pack<T, N>*>(p.pointer() + i);
+}
+template <class T, int N>
+RNNCELLS_DEVICE void write_pack(Shared<T> p, int i, Pack<T, N> pack) {
+  *reinterpret_cast<Pack<T, N>*>(p.pointer() + i) = pack;
+}
+
 RNNCELLS_DEVICE float read_once(const float* p, int64_t i) { return __ldcs(p + i); }
 RNNCELLS_DEVICE double read_once(const double* p, int64_t i) { return __ldcs(p + i); }
 RNNCELLS_DEVICE Float16 read_once(const Float16* p, int64_t i) {
@@ -60,20 +84,19 @@ RNNCELLS_DEVICE void will_read(const T* p, int64_t i) {
 class SharedMemory {
  public:
   template <class T>
-  RNNCELLS_DEVICE T* take(int64_t count) {
-    extern __shared__ __align__(128) unsigned char rnncells_shared[];
-    T* result = reinterpret_cast<T*>(rnncells_shared + used_);
-    used_ += static_cast<int>((count * sizeof(T) + 15) / 16 * 16);
-    return result;
+  RNNCELLS_DEVICE Shared<T> take(int64_t count) {
+    const uint32_t begin = used_;
+    used_ += static_cast<uint32_t>((count * sizeof(T) + 15) / 16 * 16);
+    return {begin};
   }
 
  private:
-  int used_ = 0;
+  uint32_t used_ = 0;
 };
 
 template <class T>
-RNNCELLS_DEVICE void copy_async(T* to, int64_t i, const T* from, int64_t j) {
-  const auto target = static_cast<uint32_t>(__cvta_generic_to_shared(to + i));
+RNNCELLS_DEVICE void copy_async(Shared<T> to, int i, const T* from, int64_t j) {
+  const auto target = static_cast<uint32_t>(__cvta_generic_to_shared(to.pointer() + i));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(target), "l"(from + j) : "memory");
 }
 RNNCELLS_DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -100,13 +123,13 @@ RNNCELLS_DEVICE void cluster_barrier() {
 #endif
 }
 template <class T>
-RNNCELLS_DEVICE T* at_rank(T* shared, int rank) {
+RNNCELLS_DEVICE T* at_rank(Shared<T> shared, int rank) {
 #if __CUDA_ARCH__ >= 900
   uint64_t address;
-  asm("mapa.u64 %0, %1, %2;" : "=l"(address) : "l"(shared), "r"(rank));
+  asm("mapa.u64 %0, %1, %2;" : "=l"(address) : "l"(shared.pointer()), "r"(rank));
   return reinterpret_cast<T*>(address);
 #else
-  return shared;
+  return shared.pointer();
 #endif
 }
 

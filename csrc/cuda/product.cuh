@@ -36,15 +36,19 @@ class Product {
       RNNCELLS_UNROLL
       for (int step = 0; step < facts.kept_steps; ++step) {
         if (step < plan_.slice_steps) {
-          multiply(total, weights_.kept(step),
-                   words_at(operand, begin + step * facts.step_depth, has_row));
+          const Words words = words_at(operand, begin + step * facts.step_depth, has_row);
+          const Words(&weights)[4] = weights_.kept(step);
+          multiply(total, weights[0], weights[1], words.values[0], words.values[1]);
+          multiply(total, weights[2], weights[3], words.values[2], words.values[3]);
         }
       }
+      RNNCELLS_ROLLED
       for (int step = facts.kept_steps; step < plan_.slice_steps; ++step) {
-        Words weights[4];
-        RNNCELLS_UNROLL
-        for (int j = 0; j < 4; ++j) weights[j] = weights_.more(step, j);
-        multiply(total, weights, words_at(operand, begin + step * facts.step_depth, has_row));
+        const Words words = words_at(operand, begin + step * facts.step_depth, has_row);
+        multiply(total, weights_.more(step, 0), weights_.more(step, 1), words.values[0],
+                 words.values[1]);
+        multiply(total, weights_.more(step, 2), weights_.more(step, 3), words.values[2],
+                 words.values[3]);
       }
       store(total, row, rows, sums);
     }
@@ -53,14 +57,12 @@ class Product {
  private:
   RNNCELLS_DEVICE static int lane() { return thread_index() % warp_lanes; }
 
-  RNNCELLS_DEVICE static void multiply(float (&total)[2][4], const Words (&weights)[4],
-                                       const Words& operand) {
-    const uint32_t first[2] = {operand.values[0], operand.values[1]};
-    const uint32_t second[2] = {operand.values[2], operand.values[3]};
-    multiply_tile(total[0], weights[0].values, first, E());
-    multiply_tile(total[1], weights[1].values, first, E());
-    multiply_tile(total[0], weights[2].values, second, E());
-    multiply_tile(total[1], weights[3].values, second, E());
+  // Half a step.
+  RNNCELLS_DEVICE static void multiply(float (&total)[2][4], const Words& left, const Words& right,
+                                       uint32_t first, uint32_t second) {
+    const uint32_t operand[2] = {first, second};
+    multiply_tile(total[0], left.values, operand, E());
+    multiply_tile(total[1], right.values, operand, E());
   }
 
   // Zeros for rows beyond the last.

@@ -9,6 +9,7 @@
 
 #define RNNCELLS_DEVICE inline
 #define RNNCELLS_KERNEL(threads) inline void
+#define RNNCELLS_ROLLED
 #define RNNCELLS_PARAMETER(...) const __VA_ARGS__&
 
 namespace rnncells::gpu {
