@@ -6,7 +6,7 @@
 #include <cuda_runtime.h>
 
 #define RNNCELLS_DEVICE __device__ __forceinline__
-#define RNNCELLS_KERNEL(threads) __global__ void __launch_bounds__(threads)
+#define RNNCELLS_KERNEL(threads) __global__ void __launch_bounds__(threads, 1)
 // Before a loop that, unrolled, would take registers that its surroundings need.
 #define RNNCELLS_ROLLED _Pragma("unroll 1")
 #define RNNCELLS_PARAMETER(...) const __grid_constant__ __VA_ARGS__
