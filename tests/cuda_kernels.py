@@ -102,7 +102,7 @@ def compile_all(
     """Compile each file for each architecture, on two processors."""
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
         jobs = [(source, code) for source in sources for code in architectures]
-        printed = pool.map(lambda job: compile_one(*job, Path(folder)), jobs)
+        printed = pool.map(lambda job: compile_one(job[0], job[1], Path(folder)), jobs)
         return [kernel for text in printed for kernel in parse(text)]
 
 

@@ -47,7 +47,9 @@ struct Search {
     bool found = false;
     for (int ranks = 2; ranks <= most && ranks <= problem.units; ranks *= 2) {
       PersistentPlan next;
-      const int64_t at_once = larger(1, device.multiprocessors / ranks);
+      // Multiprocessors come in groups of unequal size, which large clusters do not fill.
+      const int64_t whole = device.multiprocessors / ranks;
+      const int64_t at_once = larger(1, ranks > 4 ? whole * 3 / 4 : whole);
       if (!with_rows(Exchange::cluster, ranks, ceil_divide(problem.batch, at_once), next)) continue;
       plan = next;
       found = true;

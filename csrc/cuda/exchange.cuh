@@ -43,8 +43,9 @@ class OperandExchange {
   // All rows and columns, those beyond the edges too.
   RNNCELLS_DEVICE void clear() {
     const int elements = static_cast<int>(operand_elements(plan_));
-    for (int i = thread_index(); i < elements; i += block_threads())
+    for (int i = thread_index(); i < elements; i += block_threads()) {
       write(shared_, i, stored<E>(0.0f));
+    }
     block_barrier();
   }
   // Fills this block's copy before the first step, from [B, depth], or leaves the zeros.
@@ -67,8 +68,7 @@ class OperandExchange {
     }
   }
 
-  // In round r, the r-th product is done, and the next operand made. One element of it, for all
-  // blocks of the group.
+  // One element of the operand that follows that of `round`, for all blocks of the group.
   RNNCELLS_DEVICE void publish(int round, int row, int k, float value) {
     const E element = stored<E>(value);
     const int i = row * plan_.product.operand_stride + k;
@@ -81,7 +81,7 @@ class OperandExchange {
       write(global_, row_of(round, row) + k, element);
     }
   }
-  // Until every block of the group has the next operand.
+  // Until every block of the group has all of it.
   RNNCELLS_DEVICE void turn(int round) {
     if (plan_.exchange == Exchange::block) {
       block_barrier();

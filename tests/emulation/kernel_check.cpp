@@ -145,10 +145,14 @@ void check_persistent(int cell, gpu::Operand operand, bool full) {
     Exchange exchange;
     int ranks, rows;
   };
-  const Case quick[] = {
-      {{3, 1, 1, 1, 0}, Exchange::block, 1, 1},    {{4, 3, 2, 7, 0}, Exchange::block, 1, 2},
-      {{3, 9, 2, 33, 0}, Exchange::block, 1, 9},   {{3, 2, 1, 64, 0}, Exchange::block, 1, 1},
-      {{4, 3, 2, 13, 0}, Exchange::cluster, 3, 2}, {{4, 3, 2, 17, 0}, Exchange::grid, 2, 2}};
+  const Case quick[] = {{{3, 1, 1, 1, 0}, Exchange::block, 1, 1},
+                        {{4, 3, 2, 7, 0}, Exchange::block, 1, 2},
+                        {{3, 9, 2, 33, 0}, Exchange::block, 1, 9},
+                        {{3, 2, 1, 64, 0}, Exchange::block, 1, 1},
+                        {{4, 3, 2, 13, 0}, Exchange::cluster, 3, 2},
+                        {{4, 3, 2, 17, 0}, Exchange::grid, 2, 2},
+                        // More weights than registers hold, of the cells with gates.
+                        {{2, 2, 1, 200, 0}, Exchange::cluster, 3, 2}};
   const Case more[] = {
       {{3, 1, 2, 128, 0}, Exchange::block, 1, 1},   {{2, 12, 1, 31, 0}, Exchange::block, 1, 12},
       {{9, 7, 3, 16, 0}, Exchange::block, 1, 3},    {{3, 3, 2, 65, 0}, Exchange::block, 1, 1},
