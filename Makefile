@@ -17,6 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto
 
 BACKEND := $(wildcard _build_backend/*.py)
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h')
+FORMATTED := $(SOURCES) $(shell find csrc tests -name '*.cu' -o -name '*.cuh' -o -path 'tests/*.cpp' -o -path 'tests/*.h')
 BUILD_LOG := build/build.log
 
 .PHONY: help demo test test-slow test-all lint format bench build clean distclean FORCE
@@ -39,13 +40,13 @@ lint: $(VENV)/.installed  ## ruff, mypy, clang-format
 	$(PY) -m ruff check --quiet
 	$(PY) -m ruff format --check --quiet
 	$(PY) -m mypy --no-error-summary
-	$(VENV)/bin/clang-format --dry-run -Werror $(SOURCES)
+	$(VENV)/bin/clang-format --dry-run -Werror $(FORMATTED)
 	echo "lint: clean"
 
 format: $(VENV)/.installed  ## lay out Python and C++ as lint wants it
 	$(PY) -m ruff check --fix --quiet
 	$(PY) -m ruff format --quiet
-	$(VENV)/bin/clang-format -i $(SOURCES)
+	$(VENV)/bin/clang-format -i $(FORMATTED)
 
 bench: build $(VENV)/.bench  ## time the layers against torch.nn and others (ARGS= for options)
 	$(PY) -m bench.cpu $(ARGS)

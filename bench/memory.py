@@ -57,7 +57,7 @@ def rise_of_step(cell: str, shape: Shape, side: str) -> float:
     libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
     torch.manual_seed(0)
     ours, peer = make_pair(cell, shape)
-    layer = peer if side == "torch.nn" else ours
+    layer: Any = peer if side == "torch.nn" else ours
     if side == "again":
         layer.recompute = True
     x, dy = make_data(shape)

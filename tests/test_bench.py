@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import accuracy, chapter, cpu, machine, memory, overhead, plot, timing
+from bench import accuracy, chapter, cpu, half, machine, memory, overhead, plot, timing
 from bench.layers import CELLS, Shape, forward, make_data, make_pair, required_flops, training_step
 from bench.peers.torch_loop import Forecaster, TorchLoop, one_bias
 from bench.progress import with_progress
@@ -225,6 +225,20 @@ def test_overhead_times_each_module_at_each_size(
     assert {(row["inputs"], row["units"]) for row in rows} == {(4, 5)}
 
 
+def test_half_times_both_dtypes_of_each_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--out", str(tmp_path), "--shapes", "3,2,4,5", "--cells", "gru", "--seconds", "0.01")
+    run_main(monkeypatch, half.main, *given)
+    (path,) = tmp_path.glob("half-*.json")
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["mode"], row["dtype"]) for row in rows] == [
+        (mode, dtype) for mode in half.MODES for dtype in half.DTYPES
+    ]
+    assert all(row["ratio"] > 0 for row in rows)
+    assert "geometric mean" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("options", [("--units", "16", "0"), ("--inputs", "0")])
 def test_overhead_refuses_sizes_below_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
@@ -411,6 +425,15 @@ def test_the_rise_of_a_step_holds_what_the_step_must_hold() -> None:
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("shape", ["50,256,1,20", "100,64,128,128", "1000,64,64,128"])
 def test_a_training_step_s_peak_is_no_higher_than_torch_s(cell: str, shape: str) -> None:
-    ours, peer = (memory.measure(cell, Shape.parse(shape), side, 1) for side in memory.SIDES)
+    sides = (memory.measure(cell, Shape.parse(shape), side, 1) for side in ("ours", "torch.nn"))
+    ours, peer = sides
     # The two runs of one layer differ by up to 3% (measured), so that much is no difference.
     assert ours <= 1.03 * peer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_recomputing_needs_less_memory(cell: str) -> None:
+    shape = Shape.parse("1000,64,64,128")
+    again, ours = (memory.measure(cell, shape, side, 1) for side in ("again", "ours"))
+    assert again < 0.6 * ours

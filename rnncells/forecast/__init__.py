@@ -22,6 +22,14 @@ from rnncells.forecast.datasets import generate_time_series, load_laguardia, tre
 from rnncells.forecast.early_stopping import EarlyStopping
 from rnncells.forecast.features import carry_forward
 from rnncells.forecast.frames import panel_from_frame
+from rnncells.forecast.heads import (
+    Head,
+    NegativeBinomialHead,
+    NormalHead,
+    PointHead,
+    QuantileHead,
+    StudentTHead,
+)
 from rnncells.forecast.metrics import (
     last_time_step_mse,
     mae,
@@ -33,7 +41,19 @@ from rnncells.forecast.metrics import (
     seasonal_scales,
     smape,
 )
-from rnncells.forecast.model import RecurrentNet
+from rnncells.forecast.networks import (
+    ConvRecurrentNet,
+    DenseNet,
+    EncoderDecoder,
+    HiddenValues,
+    ImputationNet,
+    Imputed,
+    RecurrentNet,
+    Recursive,
+    VectorToSequence,
+    WaveNet,
+    impute,
+)
 from rnncells.forecast.panel import Panel
 from rnncells.forecast.plot import (
     colours_of,
@@ -55,24 +75,40 @@ from rnncells.forecast.scaler import (
 from rnncells.forecast.scores import coverage, crps_of_quantiles, crps_of_samples, pinball
 from rnncells.forecast.table import Score, format_table
 from rnncells.forecast.timegrid import Frequency
-from rnncells.forecast.training import History, Training, fit, predict
+from rnncells.forecast.training import History, RateRange, Training, fit, predict, rate_range
 from rnncells.forecast.window_scaler import WindowScaler
 from rnncells.forecast.windows import Windows
 
 __all__ = [
     "Batch",
+    "ConvRecurrentNet",
+    "DenseNet",
     "EarlyStopping",
+    "EncoderDecoder",
     "Frequency",
+    "Head",
+    "HiddenValues",
     "History",
+    "ImputationNet",
+    "Imputed",
     "LeastSquares",
     "MeanScaler",
+    "NegativeBinomialHead",
+    "NormalHead",
     "Panel",
+    "PointHead",
+    "QuantileHead",
+    "RateRange",
     "RecurrentNet",
+    "Recursive",
     "RobustScaler",
     "Scaler",
     "Score",
     "StandardScaler",
+    "StudentTHead",
     "Training",
+    "VectorToSequence",
+    "WaveNet",
     "WindowScaler",
     "Windows",
     "add_calendar",
@@ -93,6 +129,7 @@ __all__ = [
     "generate_time_series",
     "give_back",
     "give_back_windows",
+    "impute",
     "last_time_step_mse",
     "load_laguardia",
     "look_ahead",
@@ -107,6 +144,7 @@ __all__ = [
     "picture",
     "pinball",
     "predict",
+    "rate_range",
     "read_chicago_ridership",
     "read_m4",
     "rmse",

@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from rnncells.forecast import RecurrentNet
-from rnncells.forecast.model import Cell
+from rnncells.forecast.networks import Cell
 
 CELLS = get_args(Cell)
 

@@ -12,7 +12,7 @@ from rnncells.forecast.baselines import LeastSquares, naive, seasonal_naive
 from rnncells.forecast.demo.task import SEASON, Task
 from rnncells.forecast.extras import require
 from rnncells.forecast.metrics import mae, mase, rmse
-from rnncells.forecast.model import Cell, Layers, RecurrentNet
+from rnncells.forecast.networks import Cell, Layers, RecurrentNet
 from rnncells.forecast.table import Score
 from rnncells.forecast.training import Training, fit, predict
 from rnncells.forecast.windows import Windows
