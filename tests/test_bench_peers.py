@@ -145,7 +145,7 @@ def test_peers_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Flax" not in further.choose(None, 1)
     assert list(further.choose(["torch.compile"], 1)) == ["torch.compile"]
     assert further.choose([], 1) == {}
-    with pytest.raises(ValueError, match=r"Flax needs flax, not installed .*rnncells\[bench\]"):
+    with pytest.raises(ValueError, match=r"Flax needs .*flax, not installed .*rnncells\[bench\]"):
         further.choose(["Flax"], 1)
     with pytest.raises(ValueError, match="'jax' is none of ONNX Runtime, JAX, Flax"):
         further.choose(["jax"], 1)

@@ -93,8 +93,9 @@ class BackwardPass {
       const int64_t work = (steps_.offset(end_time) - steps_.offset(chunk.first_time)) * per_row;
       if (shares_units(call_.pool, size_.batch, size_.batch * per_row) && can_share_units()) {
         if (chunk.s1 == size_.steps) start_carry(0, size_.batch);
-        in_team(call_.pool, panel_count(),
-                [&](const Part& part) { run_rows(chunk, 0, size_.batch, part); });
+        in_team(
+            call_.pool, panel_count(), [] { return 0; },
+            [&](const Part& part, int) { run_rows(chunk, 0, size_.batch, part); });
       } else {
         in_parallel_rows(steps_, call_.pool, work, [&](int64_t begin, int64_t end) {
           if (chunk.s1 == size_.steps) start_carry(begin, end);

@@ -85,12 +85,14 @@ class ForwardPass {
   void run() const {
     const int64_t work = steps_.offset(size_.steps) * row_work();
     if (shares_units(call_.pool, size_.batch, size_.batch * row_work()) && can_share_units()) {
-      in_team(call_.pool, panel_count(),
-              [this](const Part& part) { run_rows(0, size_.batch, part); });
+      in_team(
+          call_.pool, panel_count(), [this] { return Workspace(*this, 0, size_.batch); },
+          [this](const Part& part, const Workspace& space) { run_rows(space, part); });
       return;
     }
-    in_parallel_rows(steps_, call_.pool, work,
-                     [this](int64_t begin, int64_t end) { run_rows(begin, end, Part()); });
+    in_parallel_rows(steps_, call_.pool, work, [this](int64_t begin, int64_t end) {
+      run_rows(Workspace(*this, begin, end - begin), Part());
+    });
   }
 
  private:
@@ -140,8 +142,8 @@ class ForwardPass {
     return ceil_divide(layout_.vectors, PhaseLayout<Cell, 0>::unit_vectors);
   }
 
-  void run_rows(int64_t begin, int64_t end, const Part& part) const {
-    const Workspace space(*this, begin, end - begin);
+  void run_rows(const Workspace& space, const Part& part) const {
+    const int64_t begin = space.begin, end = begin + space.rows;
     for (int64_t s = 0; s < size_.steps; ++s) {
       if (!fused_ && s % space.chunk == 0) {
         input_shares(s, smaller(s + space.chunk, size_.steps), space, part);

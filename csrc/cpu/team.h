@@ -90,21 +90,26 @@ RNNCELLS_INLINE bool shares_units(const Pool& pool, int64_t batch, int64_t step_
   return pool.threads > 1 && batch < pool.threads && step_work >= pool.least_step_work;
 }
 
-// Runs body(part) on the threads of a team of at most `most`.
-template <class Body>
-RNNCELLS_INLINE void in_team(const Pool& pool, int64_t most, const Body& body) {
+// Runs body(part, space) on the threads of a team of at most `most`; each has its own space, which
+// prepare() makes. That may fail, and does so before anybody waits for the thread; body does not.
+template <class Prepare, class Body>
+RNNCELLS_INLINE void in_team(const Pool& pool, int64_t most, const Prepare& prepare,
+                             const Body& body) {
   struct Work {
     Team team;
     const int64_t pieces;
+    const Prepare& prepare;
     const Body& body;
-  } work{Team(static_cast<int>(smaller(pool.threads, most))), smaller(pool.threads, most), body};
+  } work{Team(static_cast<int>(smaller(pool.threads, most))), smaller(pool.threads, most), prepare,
+         body};
   pool.run(
       work.pieces,
       [](int64_t begin, int64_t end, void* context) {
         Work& own = *static_cast<Work*>(context);
-        if (end - begin == own.pieces) return own.body(Part());
+        const auto space = own.prepare();
+        if (end - begin == own.pieces) return own.body(Part(), space);
         const int number = own.team.join(static_cast<int>(end - begin));
-        if (number >= 0) own.body(Part{number, own.team.size(), &own.team});
+        if (number >= 0) own.body(Part{number, own.team.size(), &own.team}, space);
       },
       &work);
 }
