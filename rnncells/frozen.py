@@ -7,9 +7,11 @@ without a trace, so no cache behind the caller's back can be right.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import is_
 from typing import NamedTuple
 
 from torch import Tensor
+from torch.nn import Module
 
 from rnncells.ops import layer_pack
 
@@ -23,16 +25,27 @@ class Frozen(NamedTuple):
         weights: of each layer, without gradients, as :func:`rnncells.autograd.run_layer` takes
             them.
         packs: what ``layer_pack`` made of them.
-        versions: how often each had been changed in place.
+        sources: the parameters that they came from: their own, or what autocast casts and
+            parametrisations compute them from.
+        versions: how often each source and each weight had been changed in place.
     """
 
     weights: list[list[Tensor]]
     packs: list[Tensor]
+    sources: list[Tensor]
     versions: list[int]
 
-    def check(self, x: Tensor) -> None:
-        """Raises RuntimeError where a weight was changed since, or ``x`` is of another kind."""
-        if _versions(self.weights) != self.versions:
+    def check(self, module: Module, x: Tensor) -> None:
+        """Raises RuntimeError where a parameter of the module was changed or replaced since, or
+        ``x`` is of another kind."""
+        sources = _sources(module)
+        same = map(is_, sources, self.sources)
+        if len(sources) != len(self.sources) or not all(same):
+            raise RuntimeError(
+                "frozen(): a parameter was replaced inside the block (by assignment, "
+                "functional_call or load_state_dict(assign=True)); replace parameters outside"
+            )
+        if _versions(sources, self.weights) != self.versions:
             raise RuntimeError(
                 "frozen(): a weight was changed in place inside the block; change weights outside"
             )
@@ -45,13 +58,22 @@ class Frozen(NamedTuple):
             )
 
 
-def freeze(weights: Sequence[Sequence[Tensor]], cell: str, bidirectional: bool) -> Frozen:
-    """Pack the weights of each layer of a stack."""
+def freeze(
+    module: Module, weights: Sequence[Sequence[Tensor]], cell: str, bidirectional: bool
+) -> Frozen:
+    """Pack the weights of each layer of a stack, read from the parameters of ``module``."""
     kept = [[weight.detach() for weight in layer] for layer in weights]
     packs = [layer_pack(layer, cell, bidirectional) for layer in kept]
-    return Frozen(kept, packs, _versions(kept))
+    sources = _sources(module)
+    return Frozen(kept, packs, sources, _versions(sources, kept))
 
 
-def _versions(weights: Sequence[Sequence[Tensor]]) -> list[int]:
-    every = [weight for layer in weights for weight in layer]
-    return [0 if weight.is_inference() else weight._version for weight in every]
+def _sources(module: Module) -> list[Tensor]:
+    if module._modules:  # parametrisations have parameters of their own
+        return list(module.parameters())
+    return [parameter for parameter in module._parameters.values() if parameter is not None]
+
+
+def _versions(sources: Sequence[Tensor], weights: Sequence[Sequence[Tensor]]) -> list[int]:
+    every = [*sources, *(weight for layer in weights for weight in layer)]
+    return [0 if tensor.is_inference() else tensor._version for tensor in every]

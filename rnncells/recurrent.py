@@ -198,14 +198,16 @@ class RecurrentLayer(RNNBase):
         Calls that compute no gradient are quicker for it, the more so the fewer rows they have; up
         to eight rows read the weights as they are, inside and out. Inside, weights are constants:
         no gradient goes to them (it does to the input and the states). Change them outside: a
-        change in place that torch counts raises at the next call; a change that nobody counts (a
-        fused optimiser, ``.data``, a NumPy view) is not seen before the block ends, or is seen in
-        part. The packed weights are in memory beside the weights, 16-bit ones in float32; they
-        belong to the dtype in which the block was entered, autocast's where it is on.
+        change in place that torch counts, or another tensor in a parameter's place, raises at the
+        next call, unless that is one of those rows, which read the weights as they then are; a
+        change that nobody counts (a fused optimiser, ``.data``, a NumPy view) is not seen before
+        the block ends, or is seen in part. The packed weights are in memory beside the weights,
+        16-bit ones in float32; they belong to the dtype in which the block was entered, autocast's
+        where it is on.
 
         Raises:
-            RuntimeError: on a call in the block, for a weight that was changed, or an input of
-                another dtype or device than the block was entered with.
+            RuntimeError: on a call in the block, for a weight that was changed or replaced, or an
+                input of another dtype or device than the block was entered with.
         """
         if self._frozen is not None:  # the block around this one keeps them
             yield self
@@ -217,7 +219,7 @@ class RecurrentLayer(RNNBase):
             like = lower(like, cast)
         with torch.no_grad():
             weights = [read_parameters(self, shapes, like, cast) for shapes in self._layer_shapes]
-            self._frozen = freeze(weights, self._cell, self.bidirectional)
+            self._frozen = freeze(self, weights, self._cell, self.bidirectional)
         try:
             yield self
         finally:
@@ -326,7 +328,7 @@ class RecurrentLayer(RNNBase):
         if frozen is None:
             weights = [read_parameters(self, shapes, x, cast) for shapes in self._layer_shapes]
         else:
-            frozen.check(x)
+            frozen.check(self, x)
             weights, packs = frozen.weights, frozen.packs
         self._check_input(x)
         if states is None:

@@ -123,6 +123,54 @@ def test_a_change_inside_is_told() -> None:
     layer(x)
 
 
+def by_assignment(layer: nn.Module, x: Tensor) -> None:
+    layer.weight_hh_l0 = nn.Parameter(torch.zeros(20, 20))
+    layer(x)
+
+
+def by_assigned_state(layer: nn.Module, x: Tensor) -> None:
+    state = {name: torch.zeros_like(value) for name, value in layer.state_dict().items()}
+    layer.load_state_dict(state, assign=True)
+    layer(x)
+
+
+def by_functional_call(layer: nn.Module, x: Tensor) -> None:
+    state = {name: torch.zeros_like(value) for name, value in layer.state_dict().items()}
+    torch.func.functional_call(layer, state, x)
+
+
+@pytest.mark.parametrize("replace", [by_assignment, by_assigned_state, by_functional_call])
+@pytest.mark.parametrize("parametrised", [False, True])
+def test_a_replacement_inside_is_told(
+    replace: Callable[[nn.Module, Tensor], None], parametrised: bool
+) -> None:
+    layer: Any = rnncells.RNN(3, 20)
+    x = torch.randn(9, 6, 3)
+    if parametrised:
+        nn.utils.parametrizations.weight_norm(layer, "weight_ih_l0")
+    with layer.frozen():
+        layer(x)
+        with pytest.raises(RuntimeError, match="a parameter was replaced inside the block"):
+            replace(layer, x)
+
+
+def test_a_change_of_what_weights_are_made_of_is_told() -> None:
+    """Autocast's copies, and what a parametrisation computes, have versions of their own."""
+    message, x = "a weight was changed in place inside the block", torch.randn(9, 6, 3)
+    layer: Any = rnncells.RNN(3, 20)
+    with torch.autocast("cpu", torch.bfloat16), layer.frozen(), torch.no_grad():
+        layer(x)
+        layer.weight_hh_l0.add_(1)
+        with pytest.raises(RuntimeError, match=message):
+            layer(x)
+    nn.utils.parametrizations.weight_norm(layer, "weight_hh_l0")
+    with layer.frozen(), torch.no_grad():
+        layer(x)
+        layer.parametrizations.weight_hh_l0.original1.add_(1)
+        with pytest.raises(RuntimeError, match=message):
+            layer(x)
+
+
 def test_another_dtype_inside_is_told() -> None:
     layer, x = rnncells.RNN(3, 20), torch.randn(9, 6, 3)
     message = "the weights were packed in torch.float32 on cpu, and this call runs in torch.float64"
