@@ -1,0 +1,197 @@
+"""What a forecaster has learned: from series as they came to forecasts in their unit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rnncells.forecast.arrays import as_panel
+from rnncells.forecast.calendar import add_calendar
+from rnncells.forecast.checks import check_known
+from rnncells.forecast.frames import is_frame
+from rnncells.forecast.heads import Head
+from rnncells.forecast.networks import Recursive
+from rnncells.forecast.options import Columns, Options
+from rnncells.forecast.panel import Id, Panel
+from rnncells.forecast.scaler import Scaler
+from rnncells.forecast.spans import Span
+from rnncells.forecast.training import predict
+from rnncells.forecast.training.batches import gather
+from rnncells.forecast.training.objective import arguments
+from rnncells.forecast.windows import Windows
+
+__all__ = ["Fitted", "check_length", "columns_of", "read", "with_calendar"]
+
+DRAWS = 256  # paths that the intervals of a recursive forecast are read from
+AT_ONCE = 2**22  # values drawn at once
+
+Bounds = dict[int | float, tuple[Tensor, Tensor]]
+
+
+def read(y: Any, missing: str, reading: Mapping[str, Any]) -> Panel:
+    """A panel of what came; ``reading`` says how a frame is read."""
+    if not is_frame(y):
+        return as_panel(y)
+    gaps = {"gaps": "mask"} if missing == "mask" else {}
+    return as_panel(y, **{**gaps, **reading})
+
+
+def check_length(panel: Panel, what: str, steps: int) -> None:
+    """Check that each series has so many steps.
+
+    Raises:
+        ValueError: one has fewer.
+    """
+    short = (panel.lengths < steps).nonzero().flatten().tolist()
+    if short:
+        more = f" (and {len(short) - 1} more such series)" if len(short) > 1 else ""
+        raise ValueError(
+            f"y: expected at least {what} = {steps} time steps of each series, got "
+            f"{int(panel.lengths[short[0]])} of {panel.ids[short[0]]!r}{more}"
+        )
+
+
+def columns_of(panel: Panel) -> Columns:
+    """The names of its columns."""
+    return Columns(panel.targets, panel.past, panel.future, panel.static_names)
+
+
+def with_calendar(panel: Panel, calendar: Sequence[str]) -> Panel:
+    """The panel with the columns that are made from its stamps."""
+    return add_calendar(panel, calendar) if calendar else panel
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A trained network with all that it takes to use it; it holds no series.
+
+    Attributes:
+        options: the parameters, as they were when it was fitted.
+        columns: of the series as they came.
+        ids: of the series of the fit.
+        reading: how a frame is read.
+        scaler: of all columns, the calendar's included.
+        static: of the static features, if there are any.
+        net: the network, in float32.
+    """
+
+    options: Options
+    columns: Columns
+    ids: tuple[Id, ...]
+    reading: Mapping[str, Any]
+    scaler: Scaler
+    static: Scaler | None
+    net: nn.Module
+
+    @property
+    def head(self) -> Head:
+        """The network's."""
+        return self.net.head  # type: ignore[return-value]
+
+    def read(self, y: Any, name: str = "y") -> Panel:
+        """Series of the fit.
+
+        Raises:
+            ValueError: ids that fit never saw, or other columns than those of the fit.
+        """
+        panel = read(y, self.options.missing, self.reading)
+        check_known(name, panel.ids, self.ids, "series seen in fit,")
+        got = columns_of(panel)
+        if got != self.columns:
+            raise ValueError(f"{name}: expected the columns of fit, {self.columns}, got {got}")
+        return panel
+
+    def windows(self, panel: Panel, horizon: int, **where: Any) -> Windows:
+        """Windows over a panel with its calendar, scaled for the network."""
+        scaled = self.scaler.transform_panel(panel.to(torch.float64))
+        if self.static is not None and scaled.static is not None:
+            scaled = replace(scaled, static=self.static.transform(scaled.static))
+        return Windows(
+            scaled.to(torch.float32),
+            self.options.context,
+            horizon,
+            missing=self.options.missing,
+            scaler=self.options.window_scaler(),
+            **where,
+        )
+
+    def backtest(
+        self, panel: Panel, start: Any = 0, stop: Span | None = None, stride: int = 1
+    ) -> Windows:
+        """The windows at all cut-offs of a panel without its calendar."""
+        plain = isinstance(start, int | list | tuple) or hasattr(start, "tolist")
+        return self.windows(
+            with_calendar(panel, self.options.calendar),
+            self.options.horizon,
+            start=start if plain else panel.steps_at(start),
+            stop=stop,
+            stride=stride,
+            short="skip",
+        )
+
+    def forecast(
+        self,
+        windows: Windows,
+        levels: Sequence[float] | None = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> tuple[Tensor, Bounds | None]:
+        """Forecast windows, in the series' unit.
+
+        Returns:
+            [windows, horizon, targets] in this dtype, and for each level its bounds.
+
+        Raises:
+            TypeError, ValueError: levels that the head cannot tell.
+        """
+        model = self._model(windows)
+        output = predict(model, windows)
+        parts = [self.head.point(output)]
+        if levels is not None:
+            bounds = self.head.intervals(output, levels)  # also refuses what the head cannot tell
+            if isinstance(model, Recursive):
+                bounds = self._path_intervals(model, windows, levels)
+            parts += bounds.flatten(-2).unbind(-1)
+        point, *sides = [part.to(dtype) for part in self._in_units(parts, windows)]
+        if levels is None:
+            return point, None
+        pairs = zip(sides[::2], sides[1::2], strict=True)
+        return point, dict(zip(levels, pairs, strict=True))
+
+    def _model(self, windows: Windows) -> nn.Module:
+        if self.options.mode != "recursive":
+            return self.net
+        net: Any = self.net
+        return Recursive(net, windows.horizon, len(windows.masked)).eval()
+
+    def _path_intervals(
+        self, model: Recursive, windows: Windows, levels: Sequence[float]
+    ) -> Tensor:
+        """Bounds from whole futures: those of each step given the ones before, which differ."""
+        low = torch.tensor([(1 - level / 100) / 2 for level in levels])
+        size = DRAWS * windows.horizon * len(windows.targets)
+        found = []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.options.seed)
+            for part in torch.arange(len(windows)).split(max(1, AT_ONCE // size)):
+                batch = gather(windows, part)
+                paths = model.paths(batch.x, DRAWS, **arguments(batch, self.head))
+                both = [torch.quantile(paths, share, dim=0) for share in (low, 1 - low)]
+                found.append(torch.stack(both, dim=-1).movedim(0, -2))
+        return torch.cat(found)
+
+    def _in_units(self, parts: Sequence[Tensor], windows: Windows) -> list[Tensor]:
+        """Undo the scaling of [windows, horizon, targets], several of them."""
+        if self.head.in_counts:
+            return [part.double() for part in parts]
+        if windows.scaler is not None:
+            numbers = torch.arange(len(windows)).split(4096)
+            found: Any = [windows.batch(some).level for some in numbers]
+            level = torch.cat(found).double()
+            parts = [windows.scaler.inverse(part.double(), level) for part in parts]
+        columns = range(len(windows.targets))
+        ids = [windows.ids[number] for number in windows.numbers.tolist()]
+        return [self.scaler.inverse(part.double(), columns, ids) for part in parts]
