@@ -47,12 +47,9 @@ class Forecaster(Options):
         history: what happened in training; None before it, and after :meth:`load`.
     """
 
-    history: History | None
-    _fitted: Fitted | None
-    _tail: Panel | None  # the last steps of the series, in their unit; never saved
-
-    def __post_init__(self) -> None:
-        self.history = self._fitted = self._tail = None
+    history: History | None = None
+    _fitted: Fitted | None = None
+    _tail: Panel | None = None  # the last steps of the series, in their unit; never saved
 
     def fit(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from importlib import import_module
 from typing import Any, Literal, Self, get_args
 
 from rnncells.forecast.calendar import calendar_columns
@@ -114,6 +115,10 @@ class Options:
         for name, value in parameters.items():
             setattr(self, name, value)
         return self
+
+    def __sklearn_tags__(self) -> Any:
+        utils = import_module("sklearn.utils")  # which is there, as only scikit-learn asks
+        return utils.Tags(estimator_type=None, target_tags=utils.TargetTags(required=False))
 
     def check(self) -> None:
         """Check what nothing else does.

@@ -1,0 +1,421 @@
+"""The estimator: types that come back, its modes, what is saved, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from rnncells.forecast import Forecaster, PointHead, QuantileHead, as_panel
+from rnncells.forecast.fitted import DRAWS
+
+np = pytest.importorskip("numpy")
+pytest.importorskip("lightning_fabric")
+
+HORIZON, CONTEXT = 3, 12
+SMALL: dict[str, Any] = {
+    "horizon": HORIZON,
+    "context": CONTEXT,
+    "hidden_size": 4,
+    "epochs": 1,
+    "batch_size": 32,
+}
+MODES = ("seq2seq", "seq2vec", "recursive")
+
+
+def waves(series: int = 1, length: int = 60) -> Tensor:
+    """[series, length, 1], float32: daily waves on levels that differ."""
+    step = torch.arange(float(length))
+    rows = [50.0 * n + 10 + (2 * torch.pi * step / 12 + n).sin() for n in range(series)]
+    return torch.stack(rows).unsqueeze(2)
+
+
+def frame_of(library: str, series: Tensor, first: int = 0, **more: Any) -> Any:
+    """A long frame, hourly, of [series, time, 1]; the series are a, b, c and so on."""
+    frames = pytest.importorskip(library)
+    count, length, _ = series.shape
+    hours = np.datetime64("2024-01-01T00", "us") + (first + np.arange(length)) * np.timedelta64(
+        1, "h"
+    )
+    columns = {
+        "unique_id": [one for one in "abcdef"[:count] for _ in range(length)],
+        "ds": np.tile(hours, count),
+        "y": series.flatten().double().numpy(),
+    }
+    return frames.DataFrame(columns | more)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Forecaster:
+    """Fitted on two series."""
+    return Forecaster(**SMALL).fit(waves(2))
+
+
+def test_a_wave_is_learned() -> None:
+    y = waves(1, 300)[0, :, 0]
+    model = Forecaster(**SMALL | {"epochs": 12, "learning_rate": 0.02, "hidden_size": 12})
+    model.fit(y[:260])
+    found = model.predict(levels=[80])
+    assert_close(found["y_hat"], y[260:263], atol=0.25, rtol=0)
+    assert (found["y_hat-lo-80"] < found["y_hat"]).all()
+    assert (found["y_hat-hi-80"] > found["y_hat"]).all()
+    repeated = y[260 - HORIZON : 260]
+    assert (found["y_hat"] - y[260:263]).abs().mean() < (repeated - y[260:263]).abs().mean() / 2
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda y: y[0, :, 0], [HORIZON]),
+        (lambda y: y[0], [HORIZON, 1]),
+        (lambda y: y[0, :, 0].double().numpy(), [HORIZON]),
+        (lambda y: y.numpy(), [2, HORIZON, 1]),
+        (lambda y: y.expand(2, 60, 2).contiguous(), [2, HORIZON, 2]),
+    ],
+)
+def test_arrays_and_tensors_come_back(make: Callable[[Tensor], Any], shape: list[int]) -> None:
+    y = make(waves(2))
+    model = Forecaster(**SMALL).fit(y)
+    back = model.predict()
+    assert type(back) is type(y)
+    assert back.dtype == y.dtype
+    assert list(back.shape) == shape
+    bounds = model.predict(levels=[95])
+    assert list(bounds) == ["y_hat", "y_hat-lo-95", "y_hat-hi-95"]
+    assert all(type(part) is type(y) and list(part.shape) == shape for part in bounds.values())
+
+
+def test_lists_and_dicts_come_back() -> None:
+    parts = [waves(2)[0, :, 0], waves(2, 50)[1, :, 0]]
+    found = Forecaster(**SMALL).fit(parts).predict()
+    assert isinstance(found, list)
+    named = Forecaster(**SMALL).fit({"a": parts[0], "b": parts[1]}).predict()
+    assert list(named) == ["a", "b"]
+    for one, other in zip(found, named.values(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_frames_come_back(library: str) -> None:
+    y = waves(2)
+    model = Forecaster(**SMALL, calendar=("hour",)).fit(frame_of(library, y[:, :50]))
+    back = model.predict(levels=[80, 95])
+    assert type(back).__module__.startswith(library)
+    bounds = ["y_hat-lo-80", "y_hat-hi-80", "y_hat-lo-95", "y_hat-hi-95"]
+    assert list(back.columns) == ["unique_id", "ds", "y_hat", *bounds]
+    assert back["unique_id"].to_list() == ["a"] * HORIZON + ["b"] * HORIZON
+    hours = back["ds"].to_numpy().astype("M8[h]").astype(int)
+    assert (hours - hours[0]).tolist() == [0, 1, 2] * 2
+    assert str(back["ds"].to_numpy()[0].astype("M8[h]")) == "2024-01-03T02"
+
+    # new rows, few as they are, are read as those of the fit
+    longer = model.predict(frame_of(library, y[:, :51]))
+    updated = model.update(frame_of(library, y[:, 50:51], first=50)).predict()
+    assert_close(updated["y_hat"].to_numpy(), longer["y_hat"].to_numpy())
+    assert updated["ds"].to_list() == longer["ds"].to_list()
+
+    tested = model.backtest(frame_of(library, y), start="2024-01-03T02", stride=3)
+    assert list(tested.columns) == ["unique_id", "ds", "cutoff", "y", "y_hat"]
+    assert len(tested) == 2 * 3 * HORIZON
+    ahead = tested["ds"].to_numpy() - tested["cutoff"].to_numpy()
+    assert ahead.astype("m8[h]").astype(int).tolist() == [1, 2, 3] * 6
+    assert tested["y"].to_list()[:3] == pytest.approx(y[0, 50:53, 0].tolist())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_backtest_is_a_predict_at_each_cutoff(mode: Any) -> None:
+    y = waves(2, 40)
+    model = Forecaster(**SMALL, mode=mode).fit(y)
+    found = model.backtest(y, stride=5)
+    cutoffs = range(CONTEXT, 40 - HORIZON + 1, 5)
+    single = [model.predict(y[:, :cutoff])[n] for n in range(2) for cutoff in cutoffs]
+    assert_close(found, torch.stack(single))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("scaler", ["window standard", "standard", None])
+def test_what_is_saved_forecasts_the_same(mode: Any, scaler: Any, tmp_path: Path) -> None:
+    y = waves(2, 40)
+    model = Forecaster(**SMALL, mode=mode, scaler=scaler).fit(y)
+    model.save(tmp_path / "model")
+    names = sorted(path.name for path in (tmp_path / "model").iterdir())
+    assert names == ["forecaster.json", "forecaster.safetensors"]
+    other = Forecaster.load(tmp_path / "model")
+    assert other.get_params() == model.get_params()
+    ours, theirs = model.predict(y, levels=[80]), other.predict(y, levels=[80])
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert torch.equal(model.backtest(y), other.backtest(y))
+    assert torch.equal(model.predict(), ours["y_hat"])
+    with pytest.raises(RuntimeError, match="a forecaster that was loaded knows none"):
+        other.predict()
+
+
+def test_heads_and_columns_are_saved_too(tmp_path: Path) -> None:
+    y = waves(2, 40)
+    panel = as_panel(y, past=y + 1, future=y.abs(), static=torch.tensor([[1.0], [5.0]]))
+    head = QuantileHead((0.005, 0.5, 0.995))
+    model = Forecaster(**SMALL | {"hidden_size": (4, 3)}, head=head, missing="mask").fit(panel)
+    model.save(tmp_path)
+    other = Forecaster.load(tmp_path)
+    assert other.head == head
+    ahead = torch.ones(2, HORIZON, 1)
+    ours, theirs = (one.predict(panel, future=ahead, levels=[99]) for one in (model, other))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    with pytest.raises(ValueError, match="future: expected values of future0"):
+        other.predict(panel)
+    with pytest.raises(ValueError, match=r"expected the columns of fit.*past0"):
+        other.predict(y)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_update_is_the_longer_series(mode: Any) -> None:
+    y = waves(2, 50)
+    model = Forecaster(**SMALL, mode=mode).fit(y[:, :40])
+    for first, last in ((40, 41), (41, 50)):
+        model.update(y[:, first:last])
+        assert torch.equal(model.predict(), model.predict(y[:, :last]))
+
+
+def test_the_steps_of_val_are_known_to_predict() -> None:
+    y = waves(2, 50)
+    model = Forecaster(**SMALL).fit(y[:, :40], val=y[:, 40:])
+    assert torch.equal(model.predict(), model.predict(y))
+    counted = Forecaster(**SMALL).fit(y, val=10)
+    assert torch.equal(counted.predict(), model.predict())
+    assert model.history is not None
+    assert len(model.history.validation_loss) == 1
+    without = Forecaster(**SMALL).fit(y, val=0)
+    assert without.history is not None
+    assert without.history.validation_loss == []
+
+
+def test_validation_does_not_reach_the_scaler_or_the_training() -> None:
+    y = waves(2, 50)
+    other = y.clone()
+    other[:, 40:] = 1e4
+    fits = [Forecaster(**SMALL, scaler="standard").fit(one, val=10) for one in (y, other)]
+    assert torch.equal(*(one.predict(y) for one in fits))
+
+
+def test_recursive_forecasts_any_horizon() -> None:
+    y = waves(1, 40)[0]
+    model = Forecaster(**SMALL, mode="recursive").fit(y)
+    found = model.predict(horizon=10, levels=[80])
+    assert found["y_hat"].shape == (10, 1)
+    assert_close(found["y_hat"][:HORIZON], model.predict())
+    wide = (found["y_hat-hi-80"] - found["y_hat-lo-80"]).flatten()
+    assert wide[-1] > wide[0] > 0  # what is not known adds up
+    assert DRAWS > 100
+    again = model.predict(horizon=10, levels=[80])
+    assert all(torch.equal(found[name], again[name]) for name in found)
+
+
+def test_shorter_horizons_and_one_step(fitted: Forecaster) -> None:
+    assert torch.equal(fitted.predict(horizon=2), fitted.predict()[:, :2])
+    with pytest.raises(ValueError, match="horizon: fitted for 3 steps in mode 'seq2seq', got 4"):
+        fitted.predict(horizon=4)
+    y = waves(1, 40)[0]
+    assert Forecaster(**SMALL | {"horizon": 1}, mode="one step").fit(y).predict().shape == (1, 1)
+
+
+def test_the_same_seed_gives_the_same_forecasts() -> None:
+    y = waves(1, 40)[0]
+    torch.manual_seed(1)
+    first = Forecaster(**SMALL, dropout=0.2, num_layers=2).fit(y).predict()
+    state = torch.get_rng_state()
+    second = Forecaster(**SMALL, dropout=0.2, num_layers=2).fit(y).predict()
+    assert torch.equal(first, second)
+    assert torch.equal(state, torch.get_rng_state())
+    other = Forecaster(**SMALL, dropout=0.2, num_layers=2, seed=1).fit(y).predict()
+    assert not torch.equal(first, other)
+
+
+def test_counts() -> None:
+    torch.manual_seed(0)
+    y = torch.poisson(torch.full((60,), 4.0))
+    model = Forecaster(**SMALL, head="negative binomial", scaler="window mean").fit(y)
+    found = model.predict(levels=[90])
+    assert (found["y_hat-lo-90"] >= 0).all()
+    assert torch.equal(found["y_hat-hi-90"], found["y_hat-hi-90"].round())
+    assert 1 < found["y_hat"].mean() < 12
+
+
+def test_scikit_learn() -> None:
+    pytest.importorskip("sklearn")
+    from sklearn.base import clone
+    from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
+
+    model = Forecaster(**SMALL, head=PointHead("mse"), calendar=["hour"])
+    copy = clone(model)
+    assert copy.get_params() == model.get_params()
+    assert copy is not model
+    assert model.set_params(epochs=2, cell="lstm") is model
+    assert (model.epochs, model.cell, copy.cell) == (2, "lstm", "gru")
+    with pytest.raises(ValueError, match=r"no parameter 'epoch' .did you mean 'epochs'"):
+        model.set_params(epoch=3)
+
+    y = waves(1, 80)[0].numpy()
+    search = GridSearchCV(
+        Forecaster(**SMALL), {"hidden_size": [2, 3]}, cv=TimeSeriesSplit(2, test_size=20)
+    )
+    search.fit(y)
+    assert search.best_params_["hidden_size"] in (2, 3)
+    assert search.best_score_ < 0
+    assert search.predict(y).shape == (HORIZON, 1)
+
+
+def test_a_later_parameter_leaves_what_was_fitted(fitted: Forecaster) -> None:
+    before = fitted.predict()
+    fitted.set_params(horizon=5, context=30, mode="recursive")
+    try:
+        assert torch.equal(fitted.predict(), before)
+    finally:
+        fitted.set_params(**SMALL, mode="seq2seq")
+
+
+def test_missing_values() -> None:
+    y = waves(1, 60)[0, :, 0].clone()
+    y[20:23] = float("nan")
+    with pytest.raises(ValueError, match="got a NaN at time step 20"):
+        Forecaster(**SMALL).fit(y)
+    model = Forecaster(**SMALL, missing="mask").fit(y)
+    y[-1] = float("nan")
+    assert model.predict(y).isfinite().all()
+    plain = Forecaster(**SMALL).fit(waves(1, 60)[0, :, 0])
+    with pytest.raises(ValueError, match="NaN"):
+        plain.predict(y)
+
+
+@pytest.mark.parametrize("scaler", ["window standard", "standard"])
+@pytest.mark.parametrize("value", [0.0, 7.0])
+def test_a_constant_series_is_forecast_near_its_value(scaler: str, value: float) -> None:
+    options = SMALL | {"epochs": 60, "learning_rate": 0.02, "scaler": scaler}
+    model = Forecaster(**options).fit(torch.full((60,), value))
+    assert_close(model.predict(), torch.full((HORIZON,), value), atol=0.1 * max(1, value), rtol=0)
+
+
+def test_before_fit() -> None:
+    for call in ("predict", "backtest", "update", "score"):
+        with pytest.raises(RuntimeError, match="has not been fitted"):
+            getattr(Forecaster(), call)(*[] if call == "predict" else [torch.zeros(500)])
+    with pytest.raises(RuntimeError, match="has not been fitted"):
+        Forecaster().save("nowhere")
+
+
+def test_series_that_do_not_fit(fitted: Forecaster) -> None:
+    with pytest.raises(ValueError, match=r"context \+ horizon = 15 time steps .* got 14 of 1"):
+        Forecaster(**SMALL).fit([torch.zeros(15), torch.zeros(14)])
+    with pytest.raises(ValueError, match="context = 12 time steps of each series, got 11 of 0"):
+        fitted.predict(waves(2, 11))
+    with pytest.raises(ValueError, match="y: no series seen in fit, 2; there are 2: 0, 1"):
+        fitted.predict(waves(3))
+    with pytest.raises(ValueError, match="points: no series seen in fit, 2"):
+        fitted.update(waves(3))
+    with pytest.raises(ValueError, match="expected the columns of fit"):
+        fitted.predict(waves(2).expand(2, 60, 2))
+    with pytest.raises(ValueError, match="infinity"):
+        fitted.predict(waves(2).log() * 0 + float("inf"))
+
+
+def test_stamps_that_do_not_follow() -> None:
+    y = waves(1)
+    model = Forecaster(**SMALL).fit(frame_of("polars", y[:, :50]))
+    with pytest.raises(ValueError, match=r"points: .* ends with 2024-01-03T01.*got 2024-01-03T03"):
+        model.update(frame_of("polars", y[:, 51:], first=51))
+    with pytest.raises(ValueError, match="mixed frequencies"):
+        model.predict(frame_of("polars", y).gather_every(2))
+    with pytest.raises(TypeError, match="only a frame has columns to choose"):
+        Forecaster(**SMALL).fit(y, target="z")
+
+
+def test_levels_that_the_head_cannot_tell(fitted: Forecaster) -> None:
+    with pytest.raises(ValueError, match=r"learned quantiles from 0.025 to 0.975"):
+        fitted.predict(levels=[99])
+    with pytest.raises(ValueError, match="per cent between 0 and 100, got 180"):
+        fitted.predict(levels=[180])
+    model = Forecaster(**SMALL, head="point").fit(waves(1, 40)[0])
+    with pytest.raises(TypeError, match="PointHead has no quantiles"):
+        model.predict(levels=[80])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ({"mode": "seq2se"}, "mode: .*did you mean 'seq2seq'"),
+        ({"scaler": "window"}, "scaler: expected one of"),
+        ({"head": "quantiles"}, "head: .*did you mean 'quantile'"),
+        ({"missing": "skip"}, "missing: expected one of"),
+        ({"horizon": 0}, "horizon: expected an integer of at least 1"),
+        ({"mode": "one step"}, "horizon: mode 'one step' forecasts 1 step, got 3"),
+        ({"head": "negative binomial"}, "scaler: expected 'window mean' or None"),
+        ({"cell": "gro"}, "cell: expected one of"),
+        ({"epochs": 0}, "epochs: expected an integer of at least 1"),
+    ],
+)
+def test_wrong_parameters(wrong: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        Forecaster(**SMALL | wrong).fit(waves(1)[0])
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], Any], sign: bool = False) -> None:
+    """Change the JSON file, and its digest with ``sign``."""
+    path = folder / "forecaster.json"
+    config = json.loads(path.read_text())
+    change(config)
+    if sign:
+        config.pop("digest")
+        text = json.dumps(config, sort_keys=True).encode() + b"\n"
+        blob = (folder / "forecaster.safetensors").read_bytes()
+        config["digest"] = sha256(text + blob).hexdigest()
+    path.write_text(json.dumps(config))
+
+
+def test_files_that_are_refused(fitted: Forecaster, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Forecaster.load(tmp_path / "nowhere")
+
+    def refused(match: str, change: Callable[[dict[str, Any]], Any], sign: bool = False) -> None:
+        fitted.save(tmp_path)
+        edit(tmp_path, change, sign)
+        with pytest.raises(ValueError, match=match):
+            Forecaster.load(tmp_path)
+
+    refused("version 1 of the format, got 2; it is newer", lambda c: c.update(version=2))
+    refused("was changed after it was saved", lambda c: c["parameters"].update(context=13))
+    refused("another file", lambda c: c.update(format="something"))
+    # edits with a digest that fits are held against the weights
+    refused("size mismatch", lambda c: c["parameters"].update(hidden_size=5), sign=True)
+    refused("head: expected one of", lambda c: c["parameters"].update(head="os.system"), sign=True)
+    refused("unexpected keyword", lambda c: c["parameters"].update(more=1), sign=True)
+    refused("'scaler'", lambda c: c.update(scalers={}), sign=True)
+
+    fitted.save(tmp_path)
+    weights = tmp_path / "forecaster.safetensors"
+    blob = bytearray(weights.read_bytes())
+    blob[-1] ^= 1
+    weights.write_bytes(blob)
+    with pytest.raises(ValueError, match="was changed after it was saved"):
+        Forecaster.load(tmp_path)
+    (tmp_path / "forecaster.json").write_text("{")
+    with pytest.raises(ValueError, match="expected JSON"):
+        Forecaster.load(tmp_path)
+
+
+def test_no_series_and_no_function_is_saved(tmp_path: Path) -> None:
+    y = torch.rand(40) + 1234
+    model = Forecaster(**SMALL).fit(y)
+    model.save(tmp_path)
+    content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert all(value.numpy().tobytes() not in content for value in y)
+    model = Forecaster(**SMALL, training={"schedule": lambda *_: None}, network={"scale": 2.0})
+    model._fitted = Forecaster(**SMALL).fit(y)._fitted
+    object.__setattr__(model._fitted, "options", model)
+    with pytest.raises(TypeError, match="training: expected plain values"):
+        model.save(tmp_path)
