@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rnncells.forecast.arrays import as_panel
+from rnncells.forecast.batch import Batch
 from rnncells.forecast.calendar import add_calendar
 from rnncells.forecast.checks import check_known
 from rnncells.forecast.frames import is_frame
@@ -65,6 +66,16 @@ def with_calendar(panel: Panel, calendar: Sequence[str]) -> Panel:
     return add_calendar(panel, calendar) if calendar else panel
 
 
+class ScaledWindows(Windows):
+    """Windows scaled in float64, and then given to the network in float32."""
+
+    def batch(self, indices: Sequence[int] | Tensor | None = None) -> Batch:
+        """As :meth:`Windows.batch`; the level stays in float64."""
+        x, y, future, static, observed, level = super().batch(indices)
+        future, static = (None if part is None else part.float() for part in (future, static))
+        return Batch(x.float(), y.float(), future, static, observed, level)
+
+
 @dataclass(frozen=True, eq=False)
 class Fitted:
     """A trained network with all that it takes to use it; it holds no series.
@@ -74,6 +85,7 @@ class Fitted:
         columns: of the series as they came.
         ids: of the series of the fit.
         reading: how a frame is read.
+        frequency: the step between stamps, None where there are none.
         scaler: of all columns, the calendar's included.
         static: of the static features, if there are any.
         net: the network, in float32.
@@ -83,6 +95,7 @@ class Fitted:
     columns: Columns
     ids: tuple[Id, ...]
     reading: Mapping[str, Any]
+    frequency: str | int | None
     scaler: Scaler
     static: Scaler | None
     net: nn.Module
@@ -98,20 +111,26 @@ class Fitted:
         Raises:
             ValueError: ids that fit never saw, or other columns than those of the fit.
         """
-        panel = read(y, self.options.missing, self.reading)
+        freq = {} if self.frequency is None else {"freq": self.frequency}
+        panel = read(y, self.options.missing, {**self.reading, **freq})
+        if panel.frequency is not None and self.frequency not in (None, panel.frequency.name):
+            raise ValueError(
+                f"{name}: mixed frequencies: expected stamps {self.frequency!r} apart, as in fit, "
+                f"got {panel.frequency.name!r}"
+            )
         check_known(name, panel.ids, self.ids, "series seen in fit,")
         got = columns_of(panel)
         if got != self.columns:
             raise ValueError(f"{name}: expected the columns of fit, {self.columns}, got {got}")
         return panel
 
-    def windows(self, panel: Panel, horizon: int, **where: Any) -> Windows:
+    def windows(self, panel: Panel, horizon: int, **where: Any) -> ScaledWindows:
         """Windows over a panel with its calendar, scaled for the network."""
         scaled = self.scaler.transform_panel(panel.to(torch.float64))
         if self.static is not None and scaled.static is not None:
             scaled = replace(scaled, static=self.static.transform(scaled.static))
-        return Windows(
-            scaled.to(torch.float32),
+        return ScaledWindows(
+            scaled,
             self.options.context,
             horizon,
             missing=self.options.missing,
@@ -190,7 +209,7 @@ class Fitted:
         if windows.scaler is not None:
             numbers = torch.arange(len(windows)).split(4096)
             found: Any = [windows.batch(some).level for some in numbers]
-            level = torch.cat(found).double()
+            level = torch.cat(found)
             parts = [windows.scaler.inverse(part.double(), level) for part in parts]
         columns = range(len(windows.targets))
         ids = [windows.ids[number] for number in windows.numbers.tolist()]

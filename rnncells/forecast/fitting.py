@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rnncells.forecast.fitted import Fitted, columns_of, with_calendar
+from rnncells.forecast.appending import append, on_grid
+from rnncells.forecast.checks import check_known, check_positive
+from rnncells.forecast.fitted import Fitted, check_length, columns_of, read, with_calendar
 from rnncells.forecast.options import Options
 from rnncells.forecast.panel import Panel
 from rnncells.forecast.scaler import SCALERS, Scaler, StandardScaler
@@ -17,21 +19,38 @@ from rnncells.forecast.training import History, fit
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["hold_out", "learn"]
+__all__ = ["learn", "split"]
 
 
-def hold_out(panel: Panel, context: int, horizon: int) -> list[int]:
-    """Where training ends in each series and validation begins.
+def split(
+    panel: Panel, val: Any, options: Options, reading: Mapping[str, Any]
+) -> tuple[Panel, list[int]]:
+    """The series with what is to validate on, and where that begins in each.
 
-    A tenth of a series is held out, at least one horizon; nothing of one that would then be too
-    short to train on.
+    By default that is a tenth of each series, at least one horizon; nothing of one that would then
+    be too short to train on.
+
+    Raises:
+        ValueError: steps that do not follow, or too many.
     """
-    stops = []
-    for length in panel.lengths.tolist():
-        room = length - context - horizon
-        held = min(max(horizon, length // 10), room)
-        stops.append(length - held if held >= horizon else length)
-    return stops
+    lengths, needed = panel.lengths.tolist(), options.context + options.horizon
+    if val is None:
+        stops = []
+        for length in lengths:
+            held = min(max(options.horizon, length // 10), length - needed)
+            stops.append(length - held if held >= options.horizon else length)
+        return panel, stops
+    if isinstance(val, int):
+        held = 0 if val == 0 else check_positive(val=val)[0]
+        check_length(panel, "context + horizon + val", needed + held)
+        return panel, [length - held for length in lengths]
+    if panel.frequency is not None:
+        reading = {**reading, "freq": panel.frequency.name}
+    points = read(val, options.missing, reading)
+    check_known("val", points.ids, panel.ids, "series of y,")
+    if columns_of(points) != columns_of(panel):
+        raise ValueError(f"val: expected y's columns, {columns_of(panel)}, got {points.columns}")
+    return append(panel, on_grid(points, panel, "val")), lengths
 
 
 def learn(
@@ -54,7 +73,8 @@ def learn(
         net = options.make_network(columns)
     static = None if panel.static is None else StandardScaler.fit(panel.static.double())
     scaler = _fit_scaler(options, ready.to(torch.float64), stops)
-    fitted = Fitted(options, columns, panel.ids, reading, scaler, static, net)
+    frequency = None if panel.frequency is None else panel.frequency.name
+    fitted = Fitted(options, columns, panel.ids, reading, frequency, scaler, static, net)
     every_step = options.mode in ("seq2seq", "recursive")
     train = fitted.windows(
         ready, options.steps, stop=stops, stride=options.stride, every_step=every_step, short="skip"

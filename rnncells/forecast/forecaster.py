@@ -13,7 +13,7 @@ from rnncells.forecast.appending import append, on_grid
 from rnncells.forecast.back import give_back, give_back_windows
 from rnncells.forecast.checks import check_positive
 from rnncells.forecast.fitted import Fitted, check_length, read, with_calendar
-from rnncells.forecast.fitting import hold_out, learn
+from rnncells.forecast.fitting import learn, split
 from rnncells.forecast.frames import is_frame
 from rnncells.forecast.options import Options
 from rnncells.forecast.panel import Panel
@@ -85,23 +85,10 @@ class Forecaster(Options):
         options = Options(**self.get_params())
         panel = read(y, self.missing, columns)
         check_length(panel, "context + horizon", self.context + self.horizon)
-        if panel.frequency is not None and is_frame(y):
-            columns["freq"] = panel.frequency.name
-        panel, stops = self._split(panel, val, columns)
+        panel, stops = split(panel, val, options, columns)
         self._fitted, self.history = learn(options, panel, stops, columns, fabric, checkpoint)
         self._tail = panel.cut(start=-self.context)
         return self
-
-    def _split(self, panel: Panel, val: Any, reading: dict[str, Any]) -> tuple[Panel, list[int]]:
-        """The series with what is to validate on, and where that begins in each."""
-        if val is None:
-            return panel, hold_out(panel, self.context, self.horizon)
-        if isinstance(val, int):
-            held = 0 if val == 0 else check_positive(val=val)[0]
-            check_length(panel, "context + horizon + val", self.context + self.horizon + held)
-            return panel, [length - held for length in panel.lengths.tolist()]
-        points = read(val, self.missing, reading)
-        return append(panel, on_grid(points, panel, "val")), panel.lengths.tolist()
 
     def predict(
         self,

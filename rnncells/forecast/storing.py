@@ -46,6 +46,7 @@ def save(fitted: Fitted, folder: Path) -> None:
         "columns": asdict(fitted.columns),
         "ids": list(fitted.ids),
         "reading": dict(fitted.reading),
+        "frequency": fitted.frequency,
         "scalers": {key: one.to_dict() for key, one in scalers.items() if one is not None},
     }
     config["digest"] = _digest(config, blob)
@@ -113,6 +114,7 @@ def _build(config: dict[str, Any], tensors: dict[str, Tensor]) -> Fitted:
         columns,
         tuple(config["ids"]),
         config["reading"],
+        config["frequency"],
         scalers["scaler"],
         scalers.get("static"),
         net.eval(),

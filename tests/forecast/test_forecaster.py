@@ -118,7 +118,7 @@ def test_frames_come_back(library: str) -> None:
     # new rows, few as they are, are read as those of the fit
     longer = model.predict(frame_of(library, y[:, :51]))
     updated = model.update(frame_of(library, y[:, 50:51], first=50)).predict()
-    assert_close(updated["y_hat"].to_numpy(), longer["y_hat"].to_numpy())
+    assert updated["y_hat"].to_list() == longer["y_hat"].to_list()
     assert updated["ds"].to_list() == longer["ds"].to_list()
 
     tested = model.backtest(frame_of(library, y), start="2024-01-03T02", stride=3)
@@ -194,6 +194,10 @@ def test_the_steps_of_val_are_known_to_predict() -> None:
     without = Forecaster(**SMALL).fit(y, val=0)
     assert without.history is not None
     assert without.history.validation_loss == []
+    with pytest.raises(ValueError, match="val: no series of y, 2"):
+        Forecaster(**SMALL).fit(y, val=waves(3))
+    with pytest.raises(ValueError, match=r"context \+ horizon \+ val = 56"):
+        Forecaster(**SMALL).fit(y, val=41)
 
 
 def test_validation_does_not_reach_the_scaler_or_the_training() -> None:
@@ -202,6 +206,13 @@ def test_validation_does_not_reach_the_scaler_or_the_training() -> None:
     other[:, 40:] = 1e4
     fits = [Forecaster(**SMALL, scaler="standard").fit(one, val=10) for one in (y, other)]
     assert torch.equal(*(one.predict(y) for one in fits))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_level_and_scale_of_a_series_do_not_matter(mode: Any) -> None:
+    y = waves(1, 40)[0].double()
+    plain, moved = (Forecaster(**SMALL, mode=mode).fit(one) for one in (y, y / 8 + 1e7))
+    assert_close(moved.predict() - 1e7, plain.predict() / 8, atol=1e-5, rtol=0)
 
 
 def test_recursive_forecasts_any_horizon() -> None:
@@ -248,10 +259,8 @@ def test_counts() -> None:
 
 
 def test_scikit_learn() -> None:
-    pytest.importorskip("sklearn")
-    from sklearn.base import clone
-    from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
-
+    clone = pytest.importorskip("sklearn.base").clone
+    selection = pytest.importorskip("sklearn.model_selection")
     model = Forecaster(**SMALL, head=PointHead("mse"), calendar=["hour"])
     copy = clone(model)
     assert copy.get_params() == model.get_params()
@@ -262,8 +271,8 @@ def test_scikit_learn() -> None:
         model.set_params(epoch=3)
 
     y = waves(1, 80)[0].numpy()
-    search = GridSearchCV(
-        Forecaster(**SMALL), {"hidden_size": [2, 3]}, cv=TimeSeriesSplit(2, test_size=20)
+    search = selection.GridSearchCV(
+        Forecaster(**SMALL), {"hidden_size": [2, 3]}, cv=selection.TimeSeriesSplit(2, test_size=20)
     )
     search.fit(y)
     assert search.best_params_["hidden_size"] in (2, 3)
@@ -331,6 +340,9 @@ def test_stamps_that_do_not_follow() -> None:
         model.update(frame_of("polars", y[:, 51:], first=51))
     with pytest.raises(ValueError, match="mixed frequencies"):
         model.predict(frame_of("polars", y).gather_every(2))
+    daily = as_panel(y[0], start="2024-01-01", freq="D")
+    with pytest.raises(ValueError, match="y: mixed frequencies: expected stamps 'h' apart"):
+        Forecaster(**SMALL).fit(as_panel(y[0], start="2024-01-01", freq="h")).predict(daily)
     with pytest.raises(TypeError, match="only a frame has columns to choose"):
         Forecaster(**SMALL).fit(y, target="z")
 
