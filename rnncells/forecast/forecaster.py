@@ -12,6 +12,7 @@ from rnncells.forecast.ahead import look_ahead
 from rnncells.forecast.appending import append, on_grid
 from rnncells.forecast.back import give_back, give_back_windows
 from rnncells.forecast.checks import check_positive
+from rnncells.forecast.exporting import to_onnx
 from rnncells.forecast.fitted import Fitted, check_length, read, with_calendar
 from rnncells.forecast.fitting import learn, split
 from rnncells.forecast.frames import is_frame
@@ -112,9 +113,8 @@ class Forecaster(Options):
 
         Raises:
             RuntimeError: before :meth:`fit`.
-            TypeError, ValueError: series that do not fit those of the fit, NaN unless
-                ``missing="mask"``, covariates that are not there, or levels that the head does not
-                know.
+            TypeError, ValueError: other series or columns than the fit's, NaN, covariates that are
+                not there, or levels that the head does not know.
         """
         fitted, panel = self._known(y)
         options = fitted.options
@@ -149,8 +149,7 @@ class Forecaster(Options):
     ) -> Any:
         """Forecast from many cut-offs inside series whose future is known, all in one pass.
 
-        The network is used as it is, it is not fitted again at each cut-off: series that it was
-        fitted on flatter it, unless ``start`` lies after that part.
+        The network is not fitted again at each cut-off: it knows the steps that it was fitted on.
 
         Args:
             y: series of the fit.
@@ -208,6 +207,17 @@ class Forecaster(Options):
             ImportError: safetensors is not installed.
         """
         save(self._learned(), Path(folder))
+
+    def to_onnx(self, path: str | Path) -> None:
+        """Write network and scaling as one ONNX graph, for runtimes without torch; what goes in and
+        comes out says :func:`rnncells.forecast.exporting.to_onnx`.
+
+        Raises:
+            RuntimeError: before :meth:`fit`.
+            NotImplementedError: a head of counts, or missing values in mode ``"recursive"``.
+            ImportError: onnxscript is not installed.
+        """
+        to_onnx(self._learned(), Path(path))
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

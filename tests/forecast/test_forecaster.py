@@ -1,11 +1,8 @@
-"""The estimator: types that come back, its modes, what is saved, and what is refused."""
+"""The estimator: the types that come back, its modes, and its place in scikit-learn."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,43 +10,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from rnncells.forecast import Forecaster, PointHead, QuantileHead, as_panel
+from rnncells.forecast import Forecaster, PointHead
 from rnncells.forecast.fitted import DRAWS
+from tests.forecast.forecasters import CONTEXT, HORIZON, MODES, SMALL, frame_of, waves
 
-np = pytest.importorskip("numpy")
 pytest.importorskip("lightning_fabric")
-
-HORIZON, CONTEXT = 3, 12
-SMALL: dict[str, Any] = {
-    "horizon": HORIZON,
-    "context": CONTEXT,
-    "hidden_size": 4,
-    "epochs": 1,
-    "batch_size": 32,
-}
-MODES = ("seq2seq", "seq2vec", "recursive")
-
-
-def waves(series: int = 1, length: int = 60) -> Tensor:
-    """[series, length, 1], float32: daily waves on levels that differ."""
-    step = torch.arange(float(length))
-    rows = [50.0 * n + 10 + (2 * torch.pi * step / 12 + n).sin() for n in range(series)]
-    return torch.stack(rows).unsqueeze(2)
-
-
-def frame_of(library: str, series: Tensor, first: int = 0, **more: Any) -> Any:
-    """A long frame, hourly, of [series, time, 1]; the series are a, b, c and so on."""
-    frames = pytest.importorskip(library)
-    count, length, _ = series.shape
-    hours = np.datetime64("2024-01-01T00", "us") + (first + np.arange(length)) * np.timedelta64(
-        1, "h"
-    )
-    columns = {
-        "unique_id": [one for one in "abcdef"[:count] for _ in range(length)],
-        "ds": np.tile(hours, count),
-        "y": series.flatten().double().numpy(),
-    }
-    return frames.DataFrame(columns | more)
 
 
 @pytest.fixture(scope="module")
@@ -137,41 +102,6 @@ def test_a_backtest_is_a_predict_at_each_cutoff(mode: Any) -> None:
     cutoffs = range(CONTEXT, 40 - HORIZON + 1, 5)
     single = [model.predict(y[:, :cutoff])[n] for n in range(2) for cutoff in cutoffs]
     assert_close(found, torch.stack(single))
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("scaler", ["window standard", "standard", None])
-def test_what_is_saved_forecasts_the_same(mode: Any, scaler: Any, tmp_path: Path) -> None:
-    y = waves(2, 40)
-    model = Forecaster(**SMALL, mode=mode, scaler=scaler).fit(y)
-    model.save(tmp_path / "model")
-    names = sorted(path.name for path in (tmp_path / "model").iterdir())
-    assert names == ["forecaster.json", "forecaster.safetensors"]
-    other = Forecaster.load(tmp_path / "model")
-    assert other.get_params() == model.get_params()
-    ours, theirs = model.predict(y, levels=[80]), other.predict(y, levels=[80])
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert torch.equal(model.backtest(y), other.backtest(y))
-    assert torch.equal(model.predict(), ours["y_hat"])
-    with pytest.raises(RuntimeError, match="a forecaster that was loaded knows none"):
-        other.predict()
-
-
-def test_heads_and_columns_are_saved_too(tmp_path: Path) -> None:
-    y = waves(2, 40)
-    panel = as_panel(y, past=y + 1, future=y.abs(), static=torch.tensor([[1.0], [5.0]]))
-    head = QuantileHead((0.005, 0.5, 0.995))
-    model = Forecaster(**SMALL | {"hidden_size": (4, 3)}, head=head, missing="mask").fit(panel)
-    model.save(tmp_path)
-    other = Forecaster.load(tmp_path)
-    assert other.head == head
-    ahead = torch.ones(2, HORIZON, 1)
-    ours, theirs = (one.predict(panel, future=ahead, levels=[99]) for one in (model, other))
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    with pytest.raises(ValueError, match="future: expected values of future0"):
-        other.predict(panel)
-    with pytest.raises(ValueError, match=r"expected the columns of fit.*past0"):
-        other.predict(y)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -289,145 +219,9 @@ def test_a_later_parameter_leaves_what_was_fitted(fitted: Forecaster) -> None:
         fitted.set_params(**SMALL, mode="seq2seq")
 
 
-def test_missing_values() -> None:
-    y = waves(1, 60)[0, :, 0].clone()
-    y[20:23] = float("nan")
-    with pytest.raises(ValueError, match="got a NaN at time step 20"):
-        Forecaster(**SMALL).fit(y)
-    model = Forecaster(**SMALL, missing="mask").fit(y)
-    y[-1] = float("nan")
-    assert model.predict(y).isfinite().all()
-    plain = Forecaster(**SMALL).fit(waves(1, 60)[0, :, 0])
-    with pytest.raises(ValueError, match="NaN"):
-        plain.predict(y)
-
-
 @pytest.mark.parametrize("scaler", ["window standard", "standard"])
 @pytest.mark.parametrize("value", [0.0, 7.0])
 def test_a_constant_series_is_forecast_near_its_value(scaler: str, value: float) -> None:
     options = SMALL | {"epochs": 60, "learning_rate": 0.02, "scaler": scaler}
     model = Forecaster(**options).fit(torch.full((60,), value))
     assert_close(model.predict(), torch.full((HORIZON,), value), atol=0.1 * max(1, value), rtol=0)
-
-
-def test_before_fit() -> None:
-    for call in ("predict", "backtest", "update", "score"):
-        with pytest.raises(RuntimeError, match="has not been fitted"):
-            getattr(Forecaster(), call)(*[] if call == "predict" else [torch.zeros(500)])
-    with pytest.raises(RuntimeError, match="has not been fitted"):
-        Forecaster().save("nowhere")
-
-
-def test_series_that_do_not_fit(fitted: Forecaster) -> None:
-    with pytest.raises(ValueError, match=r"context \+ horizon = 15 time steps .* got 14 of 1"):
-        Forecaster(**SMALL).fit([torch.zeros(15), torch.zeros(14)])
-    with pytest.raises(ValueError, match="context = 12 time steps of each series, got 11 of 0"):
-        fitted.predict(waves(2, 11))
-    with pytest.raises(ValueError, match="y: no series seen in fit, 2; there are 2: 0, 1"):
-        fitted.predict(waves(3))
-    with pytest.raises(ValueError, match="points: no series seen in fit, 2"):
-        fitted.update(waves(3))
-    with pytest.raises(ValueError, match="expected the columns of fit"):
-        fitted.predict(waves(2).expand(2, 60, 2))
-    with pytest.raises(ValueError, match="infinity"):
-        fitted.predict(waves(2).log() * 0 + float("inf"))
-
-
-def test_stamps_that_do_not_follow() -> None:
-    y = waves(1)
-    model = Forecaster(**SMALL).fit(frame_of("polars", y[:, :50]))
-    with pytest.raises(ValueError, match=r"points: .* ends with 2024-01-03T01.*got 2024-01-03T03"):
-        model.update(frame_of("polars", y[:, 51:], first=51))
-    with pytest.raises(ValueError, match="mixed frequencies"):
-        model.predict(frame_of("polars", y).gather_every(2))
-    daily = as_panel(y[0], start="2024-01-01", freq="D")
-    with pytest.raises(ValueError, match="y: mixed frequencies: expected stamps 'h' apart"):
-        Forecaster(**SMALL).fit(as_panel(y[0], start="2024-01-01", freq="h")).predict(daily)
-    with pytest.raises(TypeError, match="only a frame has columns to choose"):
-        Forecaster(**SMALL).fit(y, target="z")
-
-
-def test_levels_that_the_head_cannot_tell(fitted: Forecaster) -> None:
-    with pytest.raises(ValueError, match=r"learned quantiles from 0.025 to 0.975"):
-        fitted.predict(levels=[99])
-    with pytest.raises(ValueError, match="per cent between 0 and 100, got 180"):
-        fitted.predict(levels=[180])
-    model = Forecaster(**SMALL, head="point").fit(waves(1, 40)[0])
-    with pytest.raises(TypeError, match="PointHead has no quantiles"):
-        model.predict(levels=[80])
-
-
-@pytest.mark.parametrize(
-    ("wrong", "match"),
-    [
-        ({"mode": "seq2se"}, "mode: .*did you mean 'seq2seq'"),
-        ({"scaler": "window"}, "scaler: expected one of"),
-        ({"head": "quantiles"}, "head: .*did you mean 'quantile'"),
-        ({"missing": "skip"}, "missing: expected one of"),
-        ({"horizon": 0}, "horizon: expected an integer of at least 1"),
-        ({"mode": "one step"}, "horizon: mode 'one step' forecasts 1 step, got 3"),
-        ({"head": "negative binomial"}, "scaler: expected 'window mean' or None"),
-        ({"cell": "gro"}, "cell: expected one of"),
-        ({"epochs": 0}, "epochs: expected an integer of at least 1"),
-    ],
-)
-def test_wrong_parameters(wrong: dict[str, Any], match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        Forecaster(**SMALL | wrong).fit(waves(1)[0])
-
-
-def edit(folder: Path, change: Callable[[dict[str, Any]], Any], sign: bool = False) -> None:
-    """Change the JSON file, and its digest with ``sign``."""
-    path = folder / "forecaster.json"
-    config = json.loads(path.read_text())
-    change(config)
-    if sign:
-        config.pop("digest")
-        text = json.dumps(config, sort_keys=True).encode() + b"\n"
-        blob = (folder / "forecaster.safetensors").read_bytes()
-        config["digest"] = sha256(text + blob).hexdigest()
-    path.write_text(json.dumps(config))
-
-
-def test_files_that_are_refused(fitted: Forecaster, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        Forecaster.load(tmp_path / "nowhere")
-
-    def refused(match: str, change: Callable[[dict[str, Any]], Any], sign: bool = False) -> None:
-        fitted.save(tmp_path)
-        edit(tmp_path, change, sign)
-        with pytest.raises(ValueError, match=match):
-            Forecaster.load(tmp_path)
-
-    refused("version 1 of the format, got 2; it is newer", lambda c: c.update(version=2))
-    refused("was changed after it was saved", lambda c: c["parameters"].update(context=13))
-    refused("another file", lambda c: c.update(format="something"))
-    # edits with a digest that fits are held against the weights
-    refused("size mismatch", lambda c: c["parameters"].update(hidden_size=5), sign=True)
-    refused("head: expected one of", lambda c: c["parameters"].update(head="os.system"), sign=True)
-    refused("unexpected keyword", lambda c: c["parameters"].update(more=1), sign=True)
-    refused("'scaler'", lambda c: c.update(scalers={}), sign=True)
-
-    fitted.save(tmp_path)
-    weights = tmp_path / "forecaster.safetensors"
-    blob = bytearray(weights.read_bytes())
-    blob[-1] ^= 1
-    weights.write_bytes(blob)
-    with pytest.raises(ValueError, match="was changed after it was saved"):
-        Forecaster.load(tmp_path)
-    (tmp_path / "forecaster.json").write_text("{")
-    with pytest.raises(ValueError, match="expected JSON"):
-        Forecaster.load(tmp_path)
-
-
-def test_no_series_and_no_function_is_saved(tmp_path: Path) -> None:
-    y = torch.rand(40) + 1234
-    model = Forecaster(**SMALL).fit(y)
-    model.save(tmp_path)
-    content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    assert all(value.numpy().tobytes() not in content for value in y)
-    model = Forecaster(**SMALL, training={"schedule": lambda *_: None}, network={"scale": 2.0})
-    model._fitted = Forecaster(**SMALL).fit(y)._fitted
-    object.__setattr__(model._fitted, "options", model)
-    with pytest.raises(TypeError, match="training: expected plain values"):
-        model.save(tmp_path)
