@@ -18,6 +18,9 @@ __all__ = ["to_onnx"]
 class Deployed(nn.Module):
     """Scaling, network and head in one module, without series."""
 
+    location: Tensor
+    scale: Tensor
+
     def __init__(self, fitted: Fitted) -> None:
         super().__init__()
         options, columns = fitted.options, fitted.columns
@@ -40,7 +43,8 @@ class Deployed(nn.Module):
         static: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """All in float64 and in the series' unit; see :func:`to_onnx`."""
-        n, more = self.targets, {}
+        n = self.targets
+        more: dict[str, Tensor] = {}
         location, scale = self.location, self.scale
         if series is not None:
             location, scale = location[series].unsqueeze(1), scale[series].unsqueeze(1)
@@ -86,7 +90,7 @@ def to_onnx(fitted: Fitted, path: Path) -> None:
         raise NotImplementedError("missing: mode 'recursive' cannot be exported with 'mask'")
     if find_spec("onnxscript") is None:
         raise ImportError("to_onnx needs onnxscript: run `pip install 'rnncells[onnx]'`")
-    shapes = {
+    shapes: dict[str, list[int]] = {
         "x": [options.context, fitted.scaler.location.shape[-1]],
         "future": [options.horizon, net.known],
         "static": [net.static],

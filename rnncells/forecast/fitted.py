@@ -15,7 +15,7 @@ from rnncells.forecast.calendar import add_calendar
 from rnncells.forecast.checks import check_known
 from rnncells.forecast.frames import is_frame
 from rnncells.forecast.heads import Head
-from rnncells.forecast.networks import Recursive
+from rnncells.forecast.networks import RecurrentNet, Recursive
 from rnncells.forecast.options import Columns, Options
 from rnncells.forecast.panel import Id, Panel
 from rnncells.forecast.scaler import Scaler
@@ -98,12 +98,12 @@ class Fitted:
     frequency: str | int | None
     scaler: Scaler
     static: Scaler | None
-    net: nn.Module
+    net: RecurrentNet
 
     @property
     def head(self) -> Head:
         """The network's."""
-        return self.net.head  # type: ignore[return-value]
+        return self.net.head
 
     def read(self, y: Any, name: str = "y") -> Panel:
         """Series of the fit.
@@ -157,11 +157,13 @@ class Fitted:
         windows: Windows,
         levels: Sequence[float] | None = None,
         dtype: torch.dtype = torch.float64,
+        steps: int | None = None,
     ) -> tuple[Tensor, Bounds | None]:
         """Forecast windows, in the series' unit.
 
         Returns:
-            [windows, horizon, targets] in this dtype, and for each level its bounds.
+            [windows, steps, targets] in this dtype, by default the whole horizon, and for each
+            level its bounds.
 
         Raises:
             TypeError, ValueError: levels that the head cannot tell.
@@ -174,7 +176,8 @@ class Fitted:
             if isinstance(model, Recursive):
                 bounds = self._path_intervals(model, windows, levels)
             parts += bounds.flatten(-2).unbind(-1)
-        point, *sides = [part.to(dtype) for part in self._in_units(parts, windows)]
+        parts = self._in_units([part.cpu() for part in parts], windows)
+        point, *sides = [part[:, :steps].to(dtype) for part in parts]
         if levels is None:
             return point, None
         pairs = zip(sides[::2], sides[1::2], strict=True)
@@ -183,8 +186,7 @@ class Fitted:
     def _model(self, windows: Windows) -> nn.Module:
         if self.options.mode != "recursive":
             return self.net
-        net: Any = self.net
-        return Recursive(net, windows.horizon, len(windows.masked)).eval()
+        return Recursive(self.net, windows.horizon, len(windows.masked)).eval()
 
     def _path_intervals(
         self, model: Recursive, windows: Windows, levels: Sequence[float]
@@ -196,9 +198,9 @@ class Fitted:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.options.seed)
             for part in torch.arange(len(windows)).split(max(1, AT_ONCE // size)):
-                batch = gather(windows, part)
+                batch = gather(windows, part, next(self.net.parameters()).device)
                 paths = model.paths(batch.x, DRAWS, **arguments(batch, self.head))
-                both = [torch.quantile(paths, share, dim=0) for share in (low, 1 - low)]
+                both = [torch.quantile(paths.cpu(), share, dim=0) for share in (low, 1 - low)]
                 found.append(torch.stack(both, dim=-1).movedim(0, -2))
         return torch.cat(found)
 

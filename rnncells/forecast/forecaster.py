@@ -131,12 +131,7 @@ class Forecaster(Options):
         panel = panel.cut(start=-options.context)
         ahead = look_ahead(with_calendar(panel, options.calendar), whole, future)
         windows = fitted.windows(ahead, whole, start=-whole, ahead=True)
-        forecast, intervals = fitted.forecast(windows, levels, panel.values.dtype)
-        if intervals is not None:
-            intervals = {
-                level: (low[:, :steps], high[:, :steps]) for level, (low, high) in intervals.items()
-            }
-        return give_back(panel, forecast[:, :steps], intervals)
+        return give_back(panel, *fitted.forecast(windows, levels, panel.values.dtype, steps))
 
     def backtest(
         self,
@@ -168,8 +163,8 @@ class Forecaster(Options):
         """
         fitted, panel = self._known(y)
         windows = fitted.backtest(panel, start, stop, stride)
-        forecast, intervals = fitted.forecast(windows, levels, panel.values.dtype)
-        return give_back_windows(panel, windows, forecast, intervals)
+        found = fitted.forecast(windows, levels, panel.values.dtype)
+        return give_back_windows(panel, windows, *found)
 
     def score(self, y: Any) -> float:
         """Minus the mean absolute error of a :meth:`backtest` horizon by horizon, in y's unit: what

@@ -40,3 +40,8 @@ def frame_of(library: str, series: Tensor, first: int = 0, **more: Any) -> Any:
         "y": series.flatten().double().numpy(),
     }
     return frames.DataFrame(columns | more)
+
+
+def pick(frame: Any, rows: Any) -> Any:
+    """The rows of a frame where a mask is set."""
+    return frame[rows] if hasattr(frame, "loc") else frame.filter(rows)

@@ -12,8 +12,9 @@ from torch.testing import assert_close
 
 from rnncells.forecast import Forecaster, PointHead
 from rnncells.forecast.fitted import DRAWS
-from tests.forecast.forecasters import CONTEXT, HORIZON, MODES, SMALL, frame_of, waves
+from tests.forecast.forecasters import CONTEXT, HORIZON, MODES, SMALL, frame_of, pick, waves
 
+np = pytest.importorskip("numpy")
 pytest.importorskip("lightning_fabric")
 
 
@@ -92,6 +93,35 @@ def test_frames_come_back(library: str) -> None:
     ahead = tested["ds"].to_numpy() - tested["cutoff"].to_numpy()
     assert ahead.astype("m8[h]").astype(int).tolist() == [1, 2, 3] * 6
     assert tested["y"].to_list()[:3] == pytest.approx(y[0, 50:53, 0].tolist())
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_frames_with_covariates_and_gaps(library: str) -> None:
+    y = waves(2)
+    price = y.cos().flatten().double().numpy()
+    frame = frame_of(library, y, price=price)
+    step = np.tile(np.arange(60), 2)
+    first, last, holes = (pick(frame, rows) for rows in (step < 50, step >= 50, step % 7 != 3))
+    model = Forecaster(**SMALL).fit(first, val=last, future=["price"])
+    ahead = frame_of(library, y[:, :HORIZON], first=60, price=price[: 2 * HORIZON])
+    found = model.predict(levels=[80], future=ahead)
+    assert found["ds"].to_list() == ahead["ds"].to_list()
+    with pytest.raises(ValueError, match="future: expected values of price"):
+        model.predict()
+
+    with pytest.raises(ValueError, match="expected no gap in time stamps"):
+        Forecaster(**SMALL).fit(holes)
+    masked = Forecaster(**SMALL, missing="mask").fit(holes)
+    assert masked.predict()["y_hat"].to_list() == masked.predict(holes)["y_hat"].to_list()
+
+
+def test_an_update_of_some_series() -> None:
+    y = waves(2, 50)[..., 0]
+    model = Forecaster(**SMALL).fit({"a": y[0, :40], "b": y[1, :40]})
+    before = model.predict()
+    after = model.update({"b": y[1, 40:]}).predict()
+    assert torch.equal(after["a"], before["a"])
+    assert torch.equal(after["b"], model.predict({"b": y[1]})["b"])
 
 
 @pytest.mark.parametrize("mode", MODES)
