@@ -66,10 +66,12 @@ class Options:
         head: how a forecast is told: ``"quantile"``, which knows levels up to 95; ``"point"``,
             ``"normal"``, ``"student t"``, ``"negative binomial"`` for counts, or a
             :class:`rnncells.forecast.Head`.
-        scaler: of the targets: ``"window standard"``, ``"window robust"``, ``"window mean"``,
-            ``"window last"`` scale each window by its own context (:class:`WindowScaler`),
-            ``"standard"``, ``"robust"``, ``"mean"`` each series by its training part
-            (:class:`Scaler`), None leaves them as they are. Covariates are standardised over all
+        scaler: of the targets: ``"standard"``, ``"robust"``, ``"mean"`` scale each series by its
+            training part (:class:`rnncells.forecast.Scaler`); ``"window standard"``, ``"window
+            robust"``, ``"window mean"``, ``"window last"`` each window by its own context
+            (:class:`rnncells.forecast.WindowScaler`), best in mode ``"seq2vec"``: a forecast from
+            the midst of a context is scaled by what it is to find, and what is learned there is
+            too sure of itself; None leaves them as they are. Covariates are standardised over all
             series. A negative binomial head speaks in counts and takes ``"window mean"`` or None.
         calendar: features that :func:`rnncells.forecast.add_calendar` makes of the stamps.
         missing: ``"error"`` refuses NaN, ``"mask"`` marks it for the network.
@@ -89,7 +91,7 @@ class Options:
     num_layers: int = 1
     dropout: float = 0.0
     head: str | Head = "quantile"
-    scaler: str | None = "window standard"
+    scaler: str | None = "standard"
     calendar: Sequence[str] = ()
     missing: Literal["error", "mask"] = "error"
     stride: int = 1

@@ -129,7 +129,8 @@ def test_onnx(fitted: Forecaster, tmp_path: Path) -> None:
     fitted.to_onnx(path)
     y = waves(2).double()
     for batch in (y, y[:1]):
-        point, quantiles = run_onnx(path, x=batch[:, -CONTEXT:])
+        numbers = torch.arange(len(batch))
+        point, quantiles = run_onnx(path, x=batch[:, -CONTEXT:], series=numbers)
         expected = fitted.predict(batch, levels=[80])
         assert_close(point, expected["y_hat"], atol=1e-5, rtol=0)
         assert_close(quantiles[..., 1], expected["y_hat-lo-80"], atol=1e-4, rtol=0)
