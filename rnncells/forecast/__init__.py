@@ -1,9 +1,10 @@
-"""Time-series forecasting with recurrent networks: plain modules on (batch, time, features).
+"""Time-series forecasting with recurrent networks: an estimator, and the modules it is made of.
 
-Panels, windows, scalers, models, training loop, baselines, metrics and pictures, to be put together
-by hand; ``python -m rnncells.forecast demo`` shows them at work. Data frames need pandas or polars;
-training needs lightning-fabric, pictures need matplotlib, progress bars in a terminal need tqdm:
-``pip install 'rnncells[forecast]'``.
+:class:`Forecaster` takes series and gives forecasts. Panels, windows, scalers, models on (batch,
+time, features), training loop, baselines, metrics and pictures are there to be put together by
+hand too; ``python -m rnncells.forecast demo`` shows them at work. Data frames need pandas or
+polars; training needs lightning-fabric, saving safetensors, pictures matplotlib, progress bars in a
+terminal tqdm: ``pip install 'rnncells[forecast]'``.
 """
 
 from rnncells.forecast.ahead import look_ahead, stamps_ahead
@@ -21,6 +22,7 @@ from rnncells.forecast.calendar import add_calendar
 from rnncells.forecast.datasets import generate_time_series, load_laguardia, trend_and_season
 from rnncells.forecast.early_stopping import EarlyStopping
 from rnncells.forecast.features import carry_forward
+from rnncells.forecast.forecaster import Forecaster
 from rnncells.forecast.frames import panel_from_frame
 from rnncells.forecast.heads import (
     Head,
@@ -85,6 +87,7 @@ __all__ = [
     "DenseNet",
     "EarlyStopping",
     "EncoderDecoder",
+    "Forecaster",
     "Frequency",
     "Head",
     "HiddenValues",

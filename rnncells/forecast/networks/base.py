@@ -96,11 +96,12 @@ class Network(nn.Module):
             raise ValueError(
                 f"x: expected shape [batch, time, {self.features}], got {list(x.shape)}"
             )
-        ahead = [len(x), self.horizon, self.known]
+        batch = x.shape[0]  # not len(x), which an exporter takes for a constant
+        ahead = [batch, self.horizon, self.known]
         if every_step:
             ahead.insert(1, self._ahead_steps(x, future))
         _check_covariate("future", future, self.known, ahead)
-        _check_covariate("static", static, self.static, [len(x), self.static])
+        _check_covariate("static", static, self.static, [batch, self.static])
 
     def _ahead_steps(self, x: Tensor, future: Tensor | None) -> int:
         """Steps that ``future`` should have: of the whole context, or of the forecasts alone."""

@@ -1,0 +1,218 @@
+"""What a forecaster has learned: from series as they came to forecasts in their unit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rnncells.forecast.arrays import as_panel
+from rnncells.forecast.batch import Batch
+from rnncells.forecast.calendar import add_calendar
+from rnncells.forecast.checks import check_known
+from rnncells.forecast.frames import is_frame
+from rnncells.forecast.heads import Head
+from rnncells.forecast.networks import RecurrentNet, Recursive
+from rnncells.forecast.options import Columns, Options
+from rnncells.forecast.panel import Id, Panel
+from rnncells.forecast.scaler import Scaler
+from rnncells.forecast.spans import Span
+from rnncells.forecast.training import predict
+from rnncells.forecast.training.batches import gather
+from rnncells.forecast.training.objective import arguments
+from rnncells.forecast.windows import Windows
+
+__all__ = ["Fitted", "check_length", "columns_of", "read", "with_calendar"]
+
+DRAWS = 256  # paths that the intervals of a recursive forecast are read from
+AT_ONCE = 2**22  # values drawn at once
+
+Bounds = dict[int | float, tuple[Tensor, Tensor]]
+
+
+def read(y: Any, missing: str, reading: Mapping[str, Any]) -> Panel:
+    """A panel of what came; ``reading`` says how a frame is read."""
+    if not is_frame(y):
+        return as_panel(y)
+    gaps = {"gaps": "mask"} if missing == "mask" else {}
+    return as_panel(y, **{**gaps, **reading})
+
+
+def check_length(panel: Panel, what: str, steps: int) -> None:
+    """Check that each series has so many steps.
+
+    Raises:
+        ValueError: one has fewer.
+    """
+    short = (panel.lengths < steps).nonzero().flatten().tolist()
+    if short:
+        more = f" (and {len(short) - 1} more such series)" if len(short) > 1 else ""
+        raise ValueError(
+            f"y: expected at least {what} = {steps} time steps of each series, got "
+            f"{int(panel.lengths[short[0]])} of {panel.ids[short[0]]!r}{more}"
+        )
+
+
+def columns_of(panel: Panel) -> Columns:
+    """The names of its columns."""
+    return Columns(panel.targets, panel.past, panel.future, panel.static_names)
+
+
+def with_calendar(panel: Panel, calendar: Sequence[str]) -> Panel:
+    """The panel with the columns that are made from its stamps."""
+    return add_calendar(panel, calendar) if calendar else panel
+
+
+class ScaledWindows(Windows):
+    """Windows scaled in float64, and then given to the network in float32."""
+
+    def batch(self, indices: Sequence[int] | Tensor | None = None) -> Batch:
+        """As :meth:`Windows.batch`; the level stays in float64."""
+        x, y, future, static, observed, level = super().batch(indices)
+        future, static = (None if part is None else part.float() for part in (future, static))
+        return Batch(x.float(), y.float(), future, static, observed, level)
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A trained network with all that it takes to use it; it holds no series.
+
+    Attributes:
+        options: the parameters, as they were when it was fitted.
+        columns: of the series as they came.
+        ids: of the series of the fit.
+        reading: how a frame is read.
+        frequency: the step between stamps, None where there are none.
+        scaler: of all columns, the calendar's included.
+        static: of the static features, if there are any.
+        net: the network, in float32.
+    """
+
+    options: Options
+    columns: Columns
+    ids: tuple[Id, ...]
+    reading: Mapping[str, Any]
+    frequency: str | int | None
+    scaler: Scaler
+    static: Scaler | None
+    net: RecurrentNet
+
+    @property
+    def head(self) -> Head:
+        """The network's."""
+        return self.net.head
+
+    def read(self, y: Any, name: str = "y") -> Panel:
+        """Series of the fit.
+
+        Raises:
+            ValueError: ids that fit never saw, or other columns than those of the fit.
+        """
+        freq = {} if self.frequency is None else {"freq": self.frequency}
+        panel = read(y, self.options.missing, {**self.reading, **freq})
+        if panel.frequency is not None and self.frequency not in (None, panel.frequency.name):
+            raise ValueError(
+                f"{name}: mixed frequencies: expected stamps {self.frequency!r} apart, as in fit, "
+                f"got {panel.frequency.name!r}"
+            )
+        check_known(name, panel.ids, self.ids, "series seen in fit,")
+        got = columns_of(panel)
+        if got != self.columns:
+            raise ValueError(f"{name}: expected the columns of fit, {self.columns}, got {got}")
+        return panel
+
+    def windows(self, panel: Panel, horizon: int, **where: Any) -> ScaledWindows:
+        """Windows over a panel with its calendar, scaled for the network."""
+        scaled = self.scaler.transform_panel(panel.to(torch.float64))
+        if self.static is not None and scaled.static is not None:
+            scaled = replace(scaled, static=self.static.transform(scaled.static))
+        return ScaledWindows(
+            scaled,
+            self.options.context,
+            horizon,
+            missing=self.options.missing,
+            scaler=self.options.window_scaler(),
+            **where,
+        )
+
+    def backtest(
+        self, panel: Panel, start: Any = 0, stop: Span | None = None, stride: int = 1
+    ) -> Windows:
+        """The windows at all cut-offs of a panel without its calendar."""
+        plain = isinstance(start, int | list | tuple) or hasattr(start, "tolist")
+        return self.windows(
+            with_calendar(panel, self.options.calendar),
+            self.options.horizon,
+            start=start if plain else panel.steps_at(start),
+            stop=stop,
+            stride=stride,
+            short="skip",
+        )
+
+    def forecast(
+        self,
+        windows: Windows,
+        levels: Sequence[float] | None = None,
+        dtype: torch.dtype = torch.float64,
+        steps: int | None = None,
+    ) -> tuple[Tensor, Bounds | None]:
+        """Forecast windows, in the series' unit.
+
+        Returns:
+            [windows, steps, targets] in this dtype, by default the whole horizon, and for each
+            level its bounds.
+
+        Raises:
+            TypeError, ValueError: levels that the head cannot tell.
+        """
+        model = self._model(windows)
+        output = predict(model, windows)
+        parts = [self.head.point(output)]
+        if levels is not None:
+            bounds = self.head.intervals(output, levels)  # also refuses what the head cannot tell
+            if isinstance(model, Recursive):
+                bounds = self._path_intervals(model, windows, levels)
+            parts += bounds.flatten(-2).unbind(-1)
+        parts = self._in_units([part.cpu() for part in parts], windows)
+        point, *sides = [part[:, :steps].to(dtype) for part in parts]
+        if levels is None:
+            return point, None
+        pairs = zip(sides[::2], sides[1::2], strict=True)
+        return point, dict(zip(levels, pairs, strict=True))
+
+    def _model(self, windows: Windows) -> nn.Module:
+        if self.options.mode != "recursive":
+            return self.net
+        return Recursive(self.net, windows.horizon, len(windows.masked)).eval()
+
+    def _path_intervals(
+        self, model: Recursive, windows: Windows, levels: Sequence[float]
+    ) -> Tensor:
+        """Bounds from whole futures: those of each step given the ones before, which differ."""
+        low = torch.tensor([(1 - level / 100) / 2 for level in levels])
+        size = DRAWS * windows.horizon * len(windows.targets)
+        found = []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.options.seed)
+            for part in torch.arange(len(windows)).split(max(1, AT_ONCE // size)):
+                batch = gather(windows, part, next(self.net.parameters()).device)
+                paths = model.paths(batch.x, DRAWS, **arguments(batch, self.head))
+                both = [torch.quantile(paths.cpu(), share, dim=0) for share in (low, 1 - low)]
+                found.append(torch.stack(both, dim=-1).movedim(0, -2))
+        return torch.cat(found)
+
+    def _in_units(self, parts: Sequence[Tensor], windows: Windows) -> list[Tensor]:
+        """Undo the scaling of [windows, horizon, targets], several of them."""
+        if self.head.in_counts:
+            return [part.double() for part in parts]
+        if windows.scaler is not None:
+            numbers = torch.arange(len(windows)).split(4096)
+            found: Any = [windows.batch(some).level for some in numbers]
+            level = torch.cat(found)
+            parts = [windows.scaler.inverse(part.double(), level) for part in parts]
+        columns = range(len(windows.targets))
+        ids = [windows.ids[number] for number in windows.numbers.tolist()]
+        return [self.scaler.inverse(part.double(), columns, ids) for part in parts]
