@@ -1,8 +1,9 @@
 """What a layer does besides the plain recurrence, as the operators are told it.
 
 The operators take a cell of the engine (:data:`ENGINE_CELLS`), a *text*,
-``"recurrent_dropout=0.25;zoneout=0.1,0.05;activation=relu"``, and, for each call, a seed and resets. Masks are drawn from the seed by a counter-based generator (Philox 4x32-10: Salmon
-et al. 2011) and never stored: forward, backward and a second pass draw them anew, and so does the
+``"recurrent_dropout=0.25;zoneout=0.1,0.05;activation=relu"``, and, for each call, a seed and
+resets. Masks are drawn from the seed by a counter-based generator (Philox 4x32-10: Salmon et al.
+2011) and never stored: forward, backward and a second pass draw them anew, and so does the
 specification, by the operator ``layer_draw``.
 """
 

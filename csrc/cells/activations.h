@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "cells/activation.h"
 #include "cells/host_device.h"
 
 namespace rnncells {
@@ -161,10 +162,6 @@ RNNCELLS_INLINE V magnitude(V x) {
   return select_less(x, V(0), V(0) - x, x);
 }
 
-// Activations that a caller may choose.
-enum class Activation : int { tanh, relu, sigmoid, hard_sigmoid, silu, softsign, identity };
-constexpr int activation_count = 7;
-
 template <class V>
 RNNCELLS_INLINE V activate(Activation activation, V x) {
   using T = typename ScalarOf<V>::type;
@@ -247,15 +244,15 @@ struct OwnActivations {
 // Others, chosen at run time. BPTT keeps the arguments, as some derivatives are not had from the
 // values.
 struct ChosenActivations {
-  Activation of_candidate, of_gate;
+  ActivationChoice choice;
 
   template <class V>
   RNNCELLS_INLINE V gate(V x) const {
-    return activate(of_gate, x);
+    return activate(choice.of_gate, x);
   }
   template <class V>
   RNNCELLS_INLINE V candidate(V x) const {
-    return activate(of_candidate, x);
+    return activate(choice.of_candidate, x);
   }
   template <class V>
   RNNCELLS_INLINE V keep(V x, V) const {
@@ -271,11 +268,11 @@ struct ChosenActivations {
   }
   template <class V>
   RNNCELLS_INLINE V gate_slope(V x, V y) const {
-    return activation_slope(of_gate, x, y);
+    return activation_slope(choice.of_gate, x, y);
   }
   template <class V>
   RNNCELLS_INLINE V candidate_slope(V x, V y) const {
-    return activation_slope(of_candidate, x, y);
+    return activation_slope(choice.of_candidate, x, y);
   }
 };
 

@@ -30,9 +30,9 @@ struct LstmBase {
     V sum[gates];
     RNNCELLS_UNROLL
     for (int k = 0; k < gates; ++k) sum[k] = share[k];
-    RNNCELLS_UNROLL
-    for (int k = 0; k <= f && peephole != nullptr; ++k) {
-      sum[k] = mul_add(peephole[k], previous[1], sum[k]);
+    if (peephole != nullptr) {
+      RNNCELLS_UNROLL
+      for (int k = 0; k <= f; ++k) sum[k] = mul_add(peephole[k], previous[1], sum[k]);
     }
     const V forget = a.gate(sum[f]), in = Coupled ? V(1) - forget : a.gate(sum[0]);
     const V fresh = a.candidate(sum[g]);
@@ -68,9 +68,11 @@ struct LstmBase {
     share_gradient[o] = d_out;
     state_gradient[0] = V(0);
     state_gradient[1] = dc * forget;
-    RNNCELLS_UNROLL
-    for (int k = 0; k <= f && peephole != nullptr; ++k) {
-      state_gradient[1] = mul_add(peephole[k], share_gradient[k], state_gradient[1]);
+    if (peephole != nullptr) {
+      RNNCELLS_UNROLL
+      for (int k = 0; k <= f; ++k) {
+        state_gradient[1] = mul_add(peephole[k], share_gradient[k], state_gradient[1]);
+      }
     }
   }
 };

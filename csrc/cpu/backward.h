@@ -531,7 +531,7 @@ class BackwardPass {
     for (int k = 0; k < Cell::unit_parameters; ++k) {
       parameter[k] = V::load(unit_parameters_ + k * padded_ + unit);
     }
-    const Terms<V> terms{call_.variant.activations, parameter};
+    const Terms<V> terms{{call_.variant.activations}, parameter};
     for (int64_t m = 0; m < height; ++m, tile += count * lanes) {
       const int64_t row = first + m;
       V save[save_count], previous[states], next[states], state_gradient[states], gradient[shares];

@@ -29,7 +29,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "cells/activations.h"
+#include "cells/activation.h"
 #include "cpu/half.h"
 
 namespace rnncells {
@@ -57,7 +57,7 @@ struct Sizes {
 
 // What a call does besides the plain recurrence; by default nothing.
 struct Variant {
-  ChosenActivations activations = {Activation::tanh, Activation::sigmoid};  // of an open cell
+  ActivationChoice activations = {Activation::tanh, Activation::sigmoid};  // of an open cell
   const bool* resets = nullptr;  // [T, B]: before which steps a sequence's states become zero
   int64_t resets_step_stride = 0, resets_batch_stride = 0;
   bool draws = false;  // dropout and zoneout are drawn; else the one is off, the other's

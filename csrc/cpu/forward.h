@@ -384,7 +384,7 @@ class ForwardPass {
     for (int k = 0; k < Cell::unit_parameters; ++k) {
       parameter[k] = V::load(unit_parameters_ + k * layout_.padded() + unit);
     }
-    const Terms<V> terms{call_.variant.activations, parameter};
+    const Terms<V> terms{{call_.variant.activations}, parameter};
     for (int64_t m = 0; m < height; ++m, tile += L::shares * count * lanes) {
       V share[L::shares], previous[states], next[states], save[save_count];
       RNNCELLS_UNROLL
