@@ -257,7 +257,6 @@ def check_layer_options(
     bidirectional: bool,
     dropout: float,
     proj_size: int,
-    recompute: bool,
     stacklevel: int,
 ) -> None:
     """A layer's options; the warning of a dropout that has no place goes ``stacklevel`` frames
@@ -278,7 +277,6 @@ def check_layer_options(
         ("bias", bias),
         ("batch_first", batch_first),
         ("bidirectional", bidirectional),
-        ("recompute", recompute),
     )
     for name, flag in flags:
         if not isinstance(flag, bool):

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.nn import Module, Parameter
 from torch.nn.functional import dropout as drop
-from torch.nn.modules.rnn import RNNBase
 from torch.nn.utils.rnn import PackedSequence
 
 from rnncells import _C
@@ -39,6 +38,9 @@ from rnncells.checks import (
 )
 from rnncells.frozen import Frozen, freeze
 from rnncells.onnx import PACKED, is_exporting, refuse, refuse_torchscript
+from rnncells.options import LayerOptions, described, read_options
+from rnncells.parameters import direction_shapes, initialise
+from rnncells.state import UNSTREAMED, StateOptions, turned, turned_rows
 from rnncells.streaming import make_plan
 from rnncells.tracing import Proxy, leaf
 
@@ -49,7 +51,7 @@ NO_TIME_STEPS = (
 )
 
 
-class RecurrentLayer(RNNBase):
+class RecurrentLayer(StateOptions):
     """The base of the layers: parameters built from the cell's declaration, checks, and the stack.
 
     A subclass names its cell (of ``rnncells._C.cells()``) and torch's mode, and gives ``forward``
@@ -57,7 +59,8 @@ class RecurrentLayer(RNNBase):
     P], ``weight_hh_l{k}`` [gates * H, P], with ``bias`` also ``bias_ih_l{k}`` and ``bias_hh_l{k}``
     [gates * H], and with a projection ``weight_hr_l{k}`` [P, H]; the backward direction's end in
     ``_reverse``. P is the size of the outputs of one direction: ``proj_size``, or H without a
-    projection. All are drawn from U(-1/sqrt(H), 1/sqrt(H)), in torch.nn's order.
+    projection. All are drawn from U(-1/sqrt(H), 1/sqrt(H)), in torch.nn's order, unless ``init``
+    says otherwise.
 
     Under autocast the input, the states and the parameters are cast to autocast's dtype (those of
     float64 are not), differentiably, and the layer runs and answers in it, as torch's cuDNN layers
@@ -68,7 +71,10 @@ class RecurrentLayer(RNNBase):
 
     _rank_error: ClassVar[str]
 
-    recompute: bool = False  # layers of older states have none of their own
+    # Layers of older states have none of their own.
+    recompute: bool = False
+    init: str = "torch"
+    forget_bias: float | None = None
     _frozen: Frozen | None = None
 
     def __init__(
@@ -86,7 +92,7 @@ class RecurrentLayer(RNNBase):
         device: Any = None,
         dtype: torch.dtype | None = None,
         *,
-        recompute: bool = False,
+        options: LayerOptions,
     ) -> None:
         # RNNBase's own constructor knows only torch's modes.
         Module.__init__(self)
@@ -99,9 +105,9 @@ class RecurrentLayer(RNNBase):
             bidirectional,
             dropout,
             proj_size,
-            recompute,
             stacklevel=3,
         )
+        values = read_options(type(self).__name__, cell, bias, options)
         self.mode = mode
         self.input_size = input_size
         self.hidden_size = hidden_size
@@ -111,7 +117,8 @@ class RecurrentLayer(RNNBase):
         self.dropout = float(dropout)
         self.bidirectional = bidirectional
         self.proj_size = proj_size
-        self.recompute = recompute
+        for name, value in values.items():
+            setattr(self, name, value)
         self._cell = cell
         self._declare_parameters()
         for shapes in self._layer_shapes:
@@ -121,42 +128,40 @@ class RecurrentLayer(RNNBase):
 
     def _declare_parameters(self) -> None:
         """The parameters' names and shapes, of each layer and as torch.nn lists them."""
-        rows = _C.cells()[self._cell]["gates"] * self.hidden_size
-        outputs = self.proj_size or self.hidden_size
+        rows, units = _C.cells()[self._cell]["gates"] * self.hidden_size, self.hidden_size
+        outputs, projected = self.proj_size or units, self.proj_size > 0
         suffixes = ("", "_reverse") if self.bidirectional else ("",)
         self._layer_shapes: list[Shapes] = []
         self._all_weights: list[list[str]] = []
         for k in range(self.num_layers):
-            width = self.input_size if k == 0 else outputs * len(suffixes)
-            shapes: Shapes = []
-            for suffix in suffixes:
-                own: Shapes = [
-                    (f"weight_ih_l{k}{suffix}", (rows, width)),
-                    (f"weight_hh_l{k}{suffix}", (rows, outputs)),
-                ]
-                if self.bias:
-                    own += [(f"bias_ih_l{k}{suffix}", (rows,)), (f"bias_hh_l{k}{suffix}", (rows,))]
-                if self.proj_size:
-                    own.append((f"weight_hr_l{k}{suffix}", (outputs, self.hidden_size)))
-                self._all_weights.append([name for name, _ in own])
-                shapes += own
-            self._layer_shapes.append(shapes)
+            inputs = self.input_size if k == 0 else outputs * len(suffixes)
+            sizes = rows, inputs, units, outputs, self.bias, projected
+            each = [direction_shapes(f"_l{k}{suffix}", *sizes) for suffix in suffixes]
+            self._layer_shapes.append([shape for shapes in each for shape in shapes])
+            self._all_weights += [[name for name, _ in shapes] for shapes in each]
         self._flat_weights_names = [name for names in self._all_weights for name in names]
         others = _C.cells()[self._cell]["states"] - 1
-        self._state_widths = [outputs, *[self.hidden_size] * others]
+        self._state_widths = [outputs, *[units] * others]
         self._plan: _C.Plan | None = None
-        if len(self._all_weights) == 1 and not self.proj_size:
+        plain = not any(getattr(self, name) != value for name, value in UNSTREAMED.items())
+        if len(self._all_weights) == 1 and not projected and plain:
             names = tuple(self._flat_weights_names)
             self._plan = make_plan(self._cell, self.input_size, self.hidden_size, names)
+
+    def reset_parameters(self) -> None:
+        """Draws the parameters anew, as ``init`` and ``forget_bias`` say."""
+        super().reset_parameters()
+        initialise(self.named_parameters(), self._cell, self.init, self.forget_bias)
 
     # --- torch.nn keeps its weights a second time, in a list for cuDNN, and must keep the two in
     # step. Here they are read by name on every call: what stands under the name is the weight.
 
-    _apply = Module._apply
     _replicate_for_data_parallel = Module._replicate_for_data_parallel
 
     def __setattr__(self, attr: str, value: Any) -> None:
         Module.__setattr__(self, attr, value)
+        if attr in UNSTREAMED and "_plan" in self.__dict__:
+            self._declare_parameters()
 
     @property
     def _flat_weights(self) -> list[Tensor | None]:
@@ -189,7 +194,7 @@ class RecurrentLayer(RNNBase):
 
     def extra_repr(self) -> str:
         """What torch.nn says of itself, and what it does not have."""
-        return super().extra_repr() + (", recompute=True" if self.recompute else "")
+        return super().extra_repr() + described(self)
 
     @contextmanager
     def frozen(self) -> Iterator[Self]:
@@ -237,8 +242,8 @@ class RecurrentLayer(RNNBase):
         with torch.no_grad():
             return super()._slow_forward(*arguments, **keywords)
 
-    def _run(
-        self, input: Any, states: Sequence[Tensor] | None, lengths: Lengths | None = None
+    def _run_once(
+        self, input: Any, states: Sequence[Tensor] | None, lengths: Lengths | None
     ) -> tuple[Any, list[Tensor]]:
         """A call with a Tensor or a PackedSequence: the output in the same form, the last states.
 
@@ -261,6 +266,8 @@ class RecurrentLayer(RNNBase):
             if rank == 2:
                 raise ValueError("lengths: expected a batched 3-D input, got an unbatched 2-D one")
             lengths = read_lengths(lengths, x)
+        if self.go_backwards:
+            x = turned(x, lengths)
         y, last = self._stack(x, states, lengths)
         if rank == 2:
             return y.squeeze(1), [state.squeeze(1) for state in last]
@@ -295,6 +302,8 @@ class RecurrentLayer(RNNBase):
             check_layer_state_shapes(states, shapes)
             if order is not None:
                 states = [state.index_select(1, order) for state in states]
+        if self.go_backwards:
+            x = turned_rows(x, batch_sizes)
         y, last = self._stack(x, states, None, batch_sizes)
         if original is not None:
             last = [state.index_select(1, original) for state in last]
