@@ -22,9 +22,11 @@ __all__ = ["GRU", "LSTM", "RNN", "RecurrentLayer", "SimpleRNN"]
 Pair = tuple[Tensor, Tensor]
 
 
-def _streamed(layer: RecurrentLayer, input: Any, hx: Any, lengths: Lengths | None) -> Any:
+def _streamed(
+    layer: RecurrentLayer, input: Any, hx: Any, lengths: Lengths | None, resets: Tensor | None
+) -> Any:
     """What forward returns, or None where this is no case for :mod:`rnncells.streaming`."""
-    if layer._plan is None or lengths is not None or is_compiling():
+    if layer._plan is None or lengths is not None or resets is not None or is_compiling():
         return None
     return stream_layer(layer._plan, layer._parameters, layer.batch_first, input, hx)
 
@@ -34,7 +36,12 @@ class OneStateLayer(RecurrentLayer):
 
     @overload
     def forward(
-        self, input: Tensor, hx: Tensor | None = None, *, lengths: Lengths | None = None
+        self,
+        input: Tensor,
+        hx: Tensor | None = None,
+        *,
+        lengths: Lengths | None = None,
+        resets: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]: ...
 
     @overload
@@ -48,6 +55,7 @@ class OneStateLayer(RecurrentLayer):
         hx: Tensor | None = None,
         *,
         lengths: Lengths | None = None,
+        resets: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """Runs the whole sequence.
 
@@ -59,6 +67,10 @@ class OneStateLayer(RecurrentLayer):
             lengths: for a padded batch, how many time steps each sequence has, from 1 to T: a
                 Tensor [B] of an integer dtype or a sequence of B integers, in any order. What lies
                 behind a sequence's end is not read.
+            resets: bool of the input's layout without features ([T, B], [B, T] or [T]), not for a
+                PackedSequence: where it is true, the states are zero before that step, as at the
+                boundary of two episodes. Who walks from the last step to the first starts anew at
+                the same boundary.
 
         Returns:
             The last layer's hidden states, of the input's layout with D * H features, zero behind a
@@ -74,10 +86,10 @@ class OneStateLayer(RecurrentLayer):
             NotImplementedError: for a device other than the CPU; for ``stateful`` in an export, a
                 trace or a transform of torch.func.
         """
-        found: tuple[Tensor, Tensor] | None = _streamed(self, input, hx, lengths)
+        found: tuple[Tensor, Tensor] | None = _streamed(self, input, hx, lengths, resets)
         if found is not None:
             return found
-        y, (h,) = self._run(input, None if hx is None else (hx,), lengths)
+        y, (h,) = self._run(input, None if hx is None else (hx,), lengths, resets)
         return y, h
 
 
@@ -100,7 +112,8 @@ class SimpleRNN(OneStateLayer):
         device: where the parameters live.
         dtype: of the parameters: ``torch.float32``, ``float64``, ``float16`` or ``bfloat16``.
         options: what torch.nn does not have, by keyword, off by default: ``recompute``,
-            ``stateful``, ``return_sequences``, ``go_backwards``, ``init``; see
+            ``stateful``, ``return_sequences``, ``go_backwards``, ``init``, ``recurrent_dropout``,
+            ``input_dropout``, ``weight_dropout``, ``zoneout``, ``activation``; see
             :class:`rnncells.options.LayerOptions`.
 
     Call it with x [T, B, I] (or [B, T, I], [T, I], a PackedSequence) and perhaps h_0 [layers * D,
@@ -155,7 +168,8 @@ class GRU(OneStateLayer):
 
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
-            dtype, options: as :class:`SimpleRNN` has them. See :func:`rnncells.reference.gru`.
+            dtype, options: as :class:`SimpleRNN` has them, and ``recurrent_activation``,
+            ``reset_after``. See :func:`rnncells.reference.gru`.
 
     Call it with x [T, B, I] (or [B, T, I], [T, I], a PackedSequence) and perhaps h_0 [layers * D,
     B, H] and ``lengths=``; it returns y [T, B, D * H] and h_n.
@@ -201,8 +215,8 @@ class LSTM(RecurrentLayer):
 
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
-            dtype, options: as :class:`SimpleRNN` has them, and ``forget_bias``. See
-            :func:`rnncells.reference.lstm`.
+            dtype, options: as :class:`SimpleRNN` has them, and ``recurrent_activation``,
+            ``peephole``, ``coupled``, ``forget_bias``. See :func:`rnncells.reference.lstm`.
         proj_size: P, above 0 and below H: the hidden state is ``h_t = W_hr (o_t * tanh(c_t))``, of
             P features (Sak, Senior and Beaufays 2014), and so are the outputs of each direction.
             With 0 there is no projection, and P is H.
@@ -248,7 +262,12 @@ class LSTM(RecurrentLayer):
 
     @overload
     def forward(
-        self, input: Tensor, hx: Pair | None = None, *, lengths: Lengths | None = None
+        self,
+        input: Tensor,
+        hx: Pair | None = None,
+        *,
+        lengths: Lengths | None = None,
+        resets: Tensor | None = None,
     ) -> tuple[Tensor, Pair]: ...
 
     @overload
@@ -262,6 +281,7 @@ class LSTM(RecurrentLayer):
         hx: Pair | None = None,
         *,
         lengths: Lengths | None = None,
+        resets: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, Pair]:
         """Runs the whole sequence.
 
@@ -270,7 +290,7 @@ class LSTM(RecurrentLayer):
             hx: the initial hidden state h_0 [num_layers * D, B, P] and memory cell c_0 [num_layers
                 * D, B, H], or each without B for one sequence; zeros where they are not given. P is
                 H without a projection.
-            lengths: as :meth:`OneStateLayer.forward` has them.
+            lengths, resets: as :meth:`OneStateLayer.forward` has them.
 
         Returns:
             The last layer's hidden states, of the input's layout with D * P features, or a
@@ -281,12 +301,12 @@ class LSTM(RecurrentLayer):
         Raises:
             What :meth:`OneStateLayer.forward` raises.
         """
-        found: tuple[Tensor, Pair] | None = _streamed(self, input, hx, lengths)
+        found: tuple[Tensor, Pair] | None = _streamed(self, input, hx, lengths, resets)
         if found is not None:
             return found
         if hx is not None:
             require_pair("lstm", hx)
-        y, (h, c) = self._run(input, hx, lengths)
+        y, (h, c) = self._run(input, hx, lengths, resets)
         return y, (h, c)
 
     # torch.nn.LSTM's own forms of what RNNBase offers for one state.

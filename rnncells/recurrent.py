@@ -33,16 +33,24 @@ from rnncells.checks import (
     lower,
     read_lengths,
     read_parameters,
+    read_resets,
     require_tensor,
     state_names,
 )
 from rnncells.frozen import Frozen, freeze
+from rnncells.layer_variant import (
+    draw_seeds,
+    drop_input,
+    drop_recurrent_weights,
+    find_variant,
+)
 from rnncells.onnx import PACKED, is_exporting, refuse, refuse_torchscript
-from rnncells.options import LayerOptions, described, read_options
+from rnncells.options import DEFAULTS, LayerOptions, described, read_options
 from rnncells.parameters import direction_shapes, initialise
 from rnncells.state import UNSTREAMED, StateOptions, turned, turned_rows
 from rnncells.streaming import make_plan
 from rnncells.tracing import Proxy, leaf
+from rnncells.variants import PLAIN, Varied, declare
 
 __all__ = ["RecurrentLayer"]
 
@@ -57,7 +65,8 @@ class RecurrentLayer(StateOptions):
     A subclass names its cell (of ``rnncells._C.cells()``) and torch's mode, and gives ``forward``
     its types. The parameters are torch.nn's: for layer k ``weight_ih_l{k}`` [gates * H, I or D *
     P], ``weight_hh_l{k}`` [gates * H, P], with ``bias`` also ``bias_ih_l{k}`` and ``bias_hh_l{k}``
-    [gates * H], and with a projection ``weight_hr_l{k}`` [P, H]; the backward direction's end in
+    [gates * H], with a projection ``weight_hr_l{k}`` [P, H], and with peepholes
+    ``weight_peephole_l{k}`` [3 * H]; the backward direction's end in
     ``_reverse``. P is the size of the outputs of one direction: ``proj_size``, or H without a
     projection. All are drawn from U(-1/sqrt(H), 1/sqrt(H)), in torch.nn's order, unless ``init``
     says otherwise.
@@ -75,6 +84,15 @@ class RecurrentLayer(StateOptions):
     recompute: bool = False
     init: str = "torch"
     forget_bias: float | None = None
+    recurrent_dropout: float = 0.0
+    input_dropout: float = 0.0
+    weight_dropout: float = 0.0
+    zoneout: float | tuple[float, float] = 0.0
+    activation: str | None = None
+    recurrent_activation: str | None = None
+    reset_after: bool = True
+    peephole: bool = False
+    coupled: bool = False
     _frozen: Frozen | None = None
 
     def __init__(
@@ -108,6 +126,8 @@ class RecurrentLayer(StateOptions):
             stacklevel=3,
         )
         values = read_options(type(self).__name__, cell, bias, options)
+        if proj_size and values["zoneout"] not in (0.0, (0.0, 0.0)):
+            raise ValueError("zoneout= and proj_size= exclude each other")
         self.mode = mode
         self.input_size = input_size
         self.hidden_size = hidden_size
@@ -128,7 +148,9 @@ class RecurrentLayer(StateOptions):
 
     def _declare_parameters(self) -> None:
         """The parameters' names and shapes, of each layer and as torch.nn lists them."""
-        rows, units = _C.cells()[self._cell]["gates"] * self.hidden_size, self.hidden_size
+        self._variant = find_variant(self._cell, {name: getattr(self, name) for name in DEFAULTS})
+        facts, units = _C.cells()[self._variant.cell], self.hidden_size
+        rows, peepholes = facts["gates"] * units, facts["unit_parameters"]
         outputs, projected = self.proj_size or units, self.proj_size > 0
         suffixes = ("", "_reverse") if self.bidirectional else ("",)
         self._layer_shapes: list[Shapes] = []
@@ -136,14 +158,17 @@ class RecurrentLayer(StateOptions):
         for k in range(self.num_layers):
             inputs = self.input_size if k == 0 else outputs * len(suffixes)
             sizes = rows, inputs, units, outputs, self.bias, projected
-            each = [direction_shapes(f"_l{k}{suffix}", *sizes) for suffix in suffixes]
+            own = peepholes if self._variant.has_peephole else 0
+            each = [direction_shapes(f"_l{k}{suffix}", *sizes, own) for suffix in suffixes]
             self._layer_shapes.append([shape for shapes in each for shape in shapes])
             self._all_weights += [[name for name, _ in shapes] for shapes in each]
         self._flat_weights_names = [name for names in self._all_weights for name in names]
-        others = _C.cells()[self._cell]["states"] - 1
+        others = facts["states"] - 1
         self._state_widths = [outputs, *[units] * others]
         self._plan: _C.Plan | None = None
-        plain = not any(getattr(self, name) != value for name, value in UNSTREAMED.items())
+        plain = self._variant.plain and all(
+            getattr(self, name) == value for name, value in UNSTREAMED.items()
+        )
         if len(self._all_weights) == 1 and not projected and plain:
             names = tuple(self._flat_weights_names)
             self._plan = make_plan(self._cell, self.input_size, self.hidden_size, names)
@@ -151,7 +176,8 @@ class RecurrentLayer(StateOptions):
     def reset_parameters(self) -> None:
         """Draws the parameters anew, as ``init`` and ``forget_bias`` say."""
         super().reset_parameters()
-        initialise(self.named_parameters(), self._cell, self.init, self.forget_bias)
+        gates = declare(self._variant.cell, "").gates
+        initialise(self.named_parameters(), gates, self.init, self.forget_bias)
 
     # --- torch.nn keeps its weights a second time, in a list for cuDNN, and must keep the two in
     # step. Here they are read by name on every call: what stands under the name is the weight.
@@ -160,7 +186,7 @@ class RecurrentLayer(StateOptions):
 
     def __setattr__(self, attr: str, value: Any) -> None:
         Module.__setattr__(self, attr, value)
-        if attr in UNSTREAMED and "_plan" in self.__dict__:
+        if attr in DEFAULTS and "_plan" in self.__dict__:
             self._declare_parameters()
 
     @property
@@ -223,8 +249,8 @@ class RecurrentLayer(StateOptions):
         if cast is not None:
             like = lower(like, cast)
         with torch.no_grad():
-            weights = [read_parameters(self, shapes, like, cast) for shapes in self._layer_shapes]
-            self._frozen = freeze(self, weights, self._cell, self.bidirectional)
+            weights = [self._weights(shapes, like, cast) for shapes in self._layer_shapes]
+            self._frozen = freeze(self, weights, self._variant.cell, self.bidirectional)
         try:
             yield self
         finally:
@@ -243,14 +269,18 @@ class RecurrentLayer(StateOptions):
             return super()._slow_forward(*arguments, **keywords)
 
     def _run_once(
-        self, input: Any, states: Sequence[Tensor] | None, lengths: Lengths | None
+        self,
+        input: Any,
+        states: Sequence[Tensor] | None,
+        lengths: Lengths | None,
+        resets: Tensor | None,
     ) -> tuple[Any, list[Tensor]]:
         """A call with a Tensor or a PackedSequence: the output in the same form, the last states.
 
-        ``input`` and ``lengths`` as forward has them; ``states`` and the last states are lists.
+        ``input``, ``lengths`` and ``resets`` as forward has them; the states are lists.
         """
         if not isinstance(input, Tensor):
-            return self._run_packed(input, states, lengths)
+            return self._run_packed(input, states, lengths, resets)
         rank = input.dim()
         if rank == 3:
             x = input.transpose(0, 1) if self.batch_first else input
@@ -266,26 +296,36 @@ class RecurrentLayer(StateOptions):
             if rank == 2:
                 raise ValueError("lengths: expected a batched 3-D input, got an unbatched 2-D one")
             lengths = read_lengths(lengths, x)
+        if resets is not None:
+            if self.go_backwards:
+                raise ValueError("resets: not with go_backwards=True")
+            resets = read_resets(resets, x, input.dim(), self.batch_first)
         if self.go_backwards:
             x = turned(x, lengths)
-        y, last = self._stack(x, states, lengths)
+        y, last = self._stack(x, states, lengths, resets=resets)
         if rank == 2:
             return y.squeeze(1), [state.squeeze(1) for state in last]
         return (y.transpose(0, 1) if self.batch_first else y), last
 
     def _run_packed(
-        self, input: object, states: Sequence[Tensor] | None, lengths: Lengths | None
+        self,
+        input: object,
+        states: Sequence[Tensor] | None,
+        lengths: Lengths | None,
+        resets: Tensor | None,
     ) -> tuple[PackedSequence, list[Tensor]]:
         """The same for a PackedSequence: the caller's states are in the order of the sequences
         before they were sorted by length, as torch.nn has it."""
         if isinstance(input, Proxy):
-            return self._traced(input, states, lengths)
+            return self._traced(input, states, lengths, resets)
         if not isinstance(input, PackedSequence):
             raise TypeError(
                 f"input: expected a Tensor or a PackedSequence, got {type(input).__name__}"
             )
         if lengths is not None:
             raise ValueError("lengths: a PackedSequence has its own, none can be given beside it")
+        if resets is not None:
+            raise ValueError("resets: not for a PackedSequence; pad it and give lengths=")
         if torch.compiler.is_compiling() and is_exporting():
             refuse(PACKED)
         x, batch_sizes, order, original = input
@@ -309,8 +349,11 @@ class RecurrentLayer(StateOptions):
             last = [state.index_select(1, original) for state in last]
         return PackedSequence(y, batch_sizes, order, original), last
 
-    def _traced(self, input: Proxy, states: Any, lengths: Any) -> tuple[Any, list[Any]]:
-        out: Any = leaf(self, input, states, lengths=lengths)
+    def _traced(
+        self, input: Proxy, states: Any, lengths: Any, resets: Any
+    ) -> tuple[Any, list[Any]]:
+        given = {"lengths": lengths} if resets is None else {"lengths": lengths, "resets": resets}
+        out: Any = leaf(self, input, states, **given)
         return out[0], [out[1]] if len(self._state_widths) == 1 else [out[1][0], out[1][1]]
 
     def _state_shapes(self, batch: int) -> list[tuple[int, int, int]]:
@@ -324,6 +367,7 @@ class RecurrentLayer(StateOptions):
         states: Sequence[Tensor] | None,
         lengths: Tensor | None = None,
         batch_sizes: Tensor | None = None,
+        resets: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """Checks, and the layers one after another, with dropout between them, on ``x`` [T, B, I]
         or on packed rows [N, I]; ``states`` [num_layers * D, B, P or H]."""
@@ -335,7 +379,7 @@ class RecurrentLayer(StateOptions):
         frozen = None if recorded else self._frozen
         packs: Sequence[Tensor | None] = [None] * self.num_layers
         if frozen is None:
-            weights = [read_parameters(self, shapes, x, cast) for shapes in self._layer_shapes]
+            weights = [self._weights(shapes, x, cast) for shapes in self._layer_shapes]
         else:
             frozen.check(self, x)
             weights, packs = frozen.weights, frozen.packs
@@ -347,18 +391,62 @@ class RecurrentLayer(StateOptions):
                 check_layer_state_shapes(states, self._state_shapes(x.shape[1]))
             check_state_kinds(states, x)
 
-        kind = self._cell, self.bidirectional, lengths, batch_sizes, self.recompute
+        kind = self._variant.cell, self.bidirectional, lengths, batch_sizes, self.recompute
+        if self._variant.plain and resets is None:
+            calls = [PLAIN] * self.num_layers
+        else:
+            calls = self._calls(x, resets)
         if self.num_layers == 1:
-            return run_layer(x, states, weights[0], *kind, packs[0])
+            x, own, pack = self._masked(x, weights[0], packs[0], batch_sizes, calls[0])
+            return run_layer(x, states, own, *kind, pack, calls[0])
         split = [state.split(2 if self.bidirectional else 1) for state in states]
         lasts = []
         for k in range(self.num_layers):
             if k > 0 and self.training and self.dropout != 0:
                 x = drop(x, self.dropout)
-            own = [state[k] for state in split]
-            x, last = run_layer(x, own, weights[k], *kind, packs[k])
+            before = [state[k] for state in split]
+            x, own, pack = self._masked(x, weights[k], packs[k], batch_sizes, calls[k])
+            x, last = run_layer(x, before, own, *kind, pack, calls[k])
             lasts.append(last)
         return x, [torch.cat(state) for state in zip(*lasts, strict=True)]
+
+    def _weights(self, shapes: Shapes, like: Tensor, cast: torch.dtype | None) -> list[Tensor]:
+        """A layer's weights as the operator takes them, cast and checked."""
+        weights = read_parameters(self, shapes, like, cast)
+        values = _C.cells()[self._variant.cell]["unit_parameters"]
+        if values and not self._variant.has_peephole:
+            zeros = weights[0].new_zeros(values * self.hidden_size)
+            each = len(weights) // (2 if self.bidirectional else 1)
+            parts = [weights[d : d + each] for d in range(0, len(weights), each)]
+            weights = [weight for part in parts for weight in (*part, zeros)]
+        return weights
+
+    def _calls(self, x: Tensor, resets: Tensor | None) -> list[Varied]:
+        """What each layer's call is told beside its tensors."""
+        seeds: Sequence[Tensor | None] = [None] * self.num_layers
+        if self.training and self._variant.draws:
+            seeds = draw_seeds(self.num_layers, x)
+        return [self._variant.call(self.training, seed, resets) for seed in seeds]
+
+    def _masked(
+        self,
+        x: Tensor,
+        weights: list[Tensor],
+        pack: Tensor | None,
+        batch_sizes: Tensor | None,
+        call: Varied,
+    ) -> tuple[Tensor, list[Tensor], Tensor | None]:
+        """The input and the weights of a layer under the masks of this call, and the weights packed
+        where they still are the same."""
+        if call.seed is None:
+            return x, weights, pack
+        if self.input_dropout:
+            x = drop_input(x, batch_sizes, call.seed, self.input_dropout)
+        if self.weight_dropout:
+            directions = 2 if self.bidirectional else 1
+            rate = self.weight_dropout
+            weights, pack = drop_recurrent_weights(weights, directions, call.seed, rate), None
+        return x, weights, pack
 
     def _check_input(self, x: Tensor) -> None:
         """Checks the input as [T, B, I] or [N, I]."""

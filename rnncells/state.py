@@ -53,21 +53,29 @@ class StateOptions(RNNBase):
         return self
 
     def _run_once(
-        self, input: Any, states: Sequence[Tensor] | None, lengths: Lengths | None
+        self,
+        input: Any,
+        states: Sequence[Tensor] | None,
+        lengths: Lengths | None,
+        resets: Tensor | None,
     ) -> tuple[Any, list[Tensor]]:
         raise NotImplementedError
 
     def _run(
-        self, input: Any, states: Sequence[Tensor] | None, lengths: Lengths | None = None
+        self,
+        input: Any,
+        states: Sequence[Tensor] | None,
+        lengths: Lengths | None = None,
+        resets: Tensor | None = None,
     ) -> tuple[Any, list[Tensor]]:
         """A call, as forward has it; ``states`` and the last states are lists."""
         if isinstance(input, Proxy) or (self.return_sequences and not self.stateful):
-            return self._run_once(input, states, lengths)
+            return self._run_once(input, states, lengths, resets)
         if self.stateful:
             _refuse_what_keeps_nothing()
             if states is None and self._carried is not None:
                 states = self._carried_on(self._carried, input)
-        y, last = self._run_once(input, states, lengths)
+        y, last = self._run_once(input, states, lengths, resets)
         if self.stateful:
             # Copies: what the caller does to the states that it gets is its own affair.
             each = (state.detach().clone() for state in last)

@@ -162,8 +162,10 @@ RNNCELLS_INLINE V magnitude(V x) {
   return select_less(x, V(0), V(0) - x, x);
 }
 
+// Out of line, as is the next: inlined wherever a cell has one, the engine would take twice as long
+// to compile.
 template <class V>
-RNNCELLS_INLINE V activate(Activation activation, V x) {
+RNNCELLS_ONE_COPY V activate(Activation activation, V x) {
   using T = typename ScalarOf<V>::type;
   switch (activation) {
     case Activation::tanh:
@@ -185,7 +187,7 @@ RNNCELLS_INLINE V activate(Activation activation, V x) {
 
 // Its derivative, from the argument and the value.
 template <class V>
-RNNCELLS_INLINE V activation_slope(Activation activation, V x, V y) {
+RNNCELLS_ONE_COPY V activation_slope(Activation activation, V x, V y) {
   using T = typename ScalarOf<V>::type;
   switch (activation) {
     case Activation::tanh:
