@@ -18,7 +18,7 @@ from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.autograd import Function, forward_ad
 
 from rnncells import batched, variants  # noqa: F401  batched registers rules
-from rnncells.onnx import is_exporting, onnx_layer
+from rnncells.onnx import is_exporting, onnx_layer, refuse
 from rnncells.ops import differentiate_twice, gradients, layer_backward, layer_forward
 from rnncells.variants import PLAIN, Varied, is_varied
 
@@ -276,6 +276,8 @@ def run_layer(
     """
     if torch.compiler.is_compiling():
         if is_exporting():
+            if is_varied(varied):
+                refuse("zoneout, dropout in training, other activations, or resets")
             return onnx_layer(x, states, weights, cell, bidirectional, lengths, batch_sizes)
         # An exported program serves inference first: trained, it runs the forward pass once more.
         # (Of is_exporting() itself Dynamo of torch 2.11 says that it is true always.)

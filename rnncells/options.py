@@ -26,8 +26,8 @@ class LayerOptions(TypedDict, total=False):
     init: ``"torch"``, ``"orthogonal"`` or ``"keras"``: :func:`rnncells.parameters.initialise`.
     recurrent_dropout: the probability, in training, of a unit of the hidden state to be dropped
         where it enters the recurrent product, with one mask a sequence and direction for all time
-        steps (Gal and Ghahramani 2016, "A theoretically grounded application of dropout in recurrent
-        neural networks", (7); one mask for all gates, as Keras has it).
+        steps (Gal and Ghahramani 2016, "A theoretically grounded application of dropout in
+        recurrent neural networks", (7); one mask for all gates, as Keras has it).
     input_dropout: the same of a feature of the layer's input, of each layer of a stack.
     weight_dropout: of an entry of ``weight_hh``, with one mask a call (DropConnect: Merity, Keskar
         and Socher 2018, "Regularizing and optimizing LSTM language models", section 3).
