@@ -29,9 +29,9 @@ class DeclaredLayer(StateOptions):
     The parameters are torch.nn's: for layer k ``weight_ih_l{k}`` [gates * H, I or D * P],
     ``weight_hh_l{k}`` [gates * H, P], with ``bias`` also ``bias_ih_l{k}`` and ``bias_hh_l{k}``
     [gates * H], with a projection ``weight_hr_l{k}`` [P, H], and with peepholes
-    ``weight_peephole_l{k}`` [3 * H]; the backward direction's end in ``_reverse``. P is the size of the outputs of one direction: ``proj_size``, or H without a
-    projection. All are drawn from U(-1/sqrt(H), 1/sqrt(H)), in torch.nn's order, unless ``init``
-    says otherwise.
+    ``weight_peephole_l{k}`` [3 * H]; the backward direction's end in ``_reverse``. P is the size of
+    the outputs of one direction: ``proj_size``, or H without a projection. All are drawn from
+    U(-1/sqrt(H), 1/sqrt(H)), in torch.nn's order, unless ``init`` says otherwise.
     """
 
     # Layers of older states have none of their own.
@@ -106,6 +106,7 @@ class DeclaredLayer(StateOptions):
         facts, units = _C.cells()[self._variant.cell], self.hidden_size
         rows = facts["gates"] * units
         peepholes = facts["unit_parameters"] if self._variant.has_peephole else 0
+        self._zero_peepholes = facts["unit_parameters"] - peepholes
         outputs, projected = self.proj_size or units, self.proj_size > 0
         suffixes = ("", "_reverse") if self.bidirectional else ("",)
         self._layer_shapes: list[Shapes] = []
@@ -213,9 +214,8 @@ class DeclaredLayer(StateOptions):
     def _weights(self, shapes: Shapes, like: Tensor, cast: torch.dtype | None) -> list[Tensor]:
         """A layer's weights as the operator takes them, cast and checked."""
         weights = read_parameters(self, shapes, like, cast)
-        values = _C.cells()[self._variant.cell]["unit_parameters"]
-        if values and not self._variant.has_peephole:
-            zeros = weights[0].new_zeros(values * self.hidden_size)
+        if self._zero_peepholes:
+            zeros = weights[0].new_zeros(self._zero_peepholes * self.hidden_size)
             each = len(weights) // (2 if self.bidirectional else 1)
             parts = [weights[d : d + each] for d in range(0, len(weights), each)]
             weights = [weight for part in parts for weight in (*part, zeros)]
