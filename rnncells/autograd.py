@@ -72,7 +72,7 @@ class _EagerLayer(Function):
                 )
         saved = *inputs, y, reserve, ctx.cell, ctx.bidirectional
         needs = _asked_for(ctx)
-        backward = layer_backward
+        backward: Any = layer_backward
         if ctx.recompute or is_varied(varied):
             backward = partial(layer_backward, recompute=ctx.recompute, **varied._asdict())
         if torch.is_grad_enabled():  # someone will derive the gradient

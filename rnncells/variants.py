@@ -119,7 +119,10 @@ def declare(cell: str, text: str) -> reference.Cell:
     said = read(text)
     name, options = ENGINE_CELLS.get(cell, (cell, {}))
     pair: Any = (*said.zoneout, 0.0, 0.0)[:2]
-    chosen = {"activation": said.activation, "recurrent_activation": said.recurrent_activation}
+    chosen: dict[str, Any] = {
+        "activation": said.activation,
+        "recurrent_activation": said.recurrent_activation,
+    }
     return reference.declaration(name, reference.Variant(zoneout=pair, **chosen, **options))
 
 

@@ -44,14 +44,17 @@ def open_problem(name: str, *sizes: int, text: str = "", **options: Any) -> Prob
 
 def engine(name: str, varied: Varied, **options: Any) -> Any:
     def run(x: Tensor, states: Any, weights: Any, _: Any, both: bool, *uneven: Any) -> Any:
-        return run_layer(x, states, weights, name, both, *uneven, varied=varied, **options)
+        lengths, batch_sizes = uneven or (None, None)
+        given = x, states, weights, name, both, lengths, batch_sizes
+        return run_layer(*given, varied=varied, **options)
 
     return run
 
 
 def specified(name: str, varied: Varied) -> Any:
     def run(x: Tensor, states: Any, weights: Any, _: Any, both: bool, *uneven: Any) -> Any:
-        return reference_layer(x, states, weights, name, both, *(uneven or (None, None)), varied)
+        lengths, batch_sizes = uneven or (None, None)
+        return reference_layer(x, states, weights, name, both, lengths, batch_sizes, varied)
 
     return run
 
