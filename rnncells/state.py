@@ -43,7 +43,7 @@ class StateOptions(RNNBase):
 
     def reset_states(self) -> None:
         """Forgets the carried states: the next call starts from zeros, with a batch of any size."""
-        self._carried = None
+        self.__dict__.pop("_carried", None)  # as before the first call: one compiled graph for both
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         # Not RNNBase's, which lays the weights out for cuDNN.

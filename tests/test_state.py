@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 import rnncells
@@ -206,17 +207,19 @@ def test_frozen_weights_and_recompute() -> None:
 
 
 def test_compiled() -> None:
-    """One call after another, the states carried by the compiled layer as by the eager one."""
+    """The states are carried by the compiled layer as by the eager one, in two graphs: one for a
+    call with carried states, and one for a call without."""
     torch._dynamo.reset()
     layer, plain = make(rnncells.LSTM, stateful=True), make(rnncells.LSTM, stateful=True)
-    fast = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    for _ in range(3):
+    counter = CompileCounterWithBackend("aot_eager")
+    fast = torch.compile(layer, fullgraph=True, backend=counter)
+    for reset in (False, False, False, True, False, True):
+        if reset:
+            layer.reset_states()
+            plain.reset_states()
         x = draw()
         same(fast(x), plain(x))
-    layer.reset_states()
-    plain.reset_states()
-    x = draw()
-    same(fast(x), plain(x))
+    assert counter.frame_count == 2
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
