@@ -163,6 +163,17 @@ def test_derivatives(name: str) -> None:
     assert torch.autograd.gradgradcheck(run, leaves)
 
 
+@open_cells
+@pytest.mark.parametrize("lengths", [None, [1, 3, 2]])
+def test_opcheck(name: str, lengths: list[int] | None) -> None:
+    problem = open_problem(name, 3, 3, 2, 5, bidirectional=True, lengths=lengths, padding=0.0)
+    inputs = {n: value.clone().requires_grad_() for n, value in problem.inputs.items()}
+    states = [inputs[n] for n in problem.state_names]
+    weights = [inputs[n] for n in problem.weight_names]
+    given = inputs["x"], states, weights, problem.lengths, None, name, True, True
+    torch.library.opcheck(torch.ops.rnncells.layer_forward.default, given)
+
+
 @pytest.mark.parametrize(
     ("cell", "text", "told"),
     [
