@@ -46,6 +46,8 @@ py::dict cells() {
     facts["phases"] = engine.facts.phases;
     facts["reserve"] = engine.facts.reserve_slots;
     facts["projects"] = engine.facts.projects;
+    facts["unit_parameters"] = engine.facts.unit_parameters;
+    facts["open"] = engine.facts.open;
     all[engine.facts.name] = facts;
   }
   return all;

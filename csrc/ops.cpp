@@ -7,12 +7,14 @@
 #include <optional>
 #include <tuple>
 
+#include "cells/philox.h"
 #include "cpu/engine.h"
 #include "cpu/isa.h"
 #include "cpu/packed_bytes.h"
 #include "cpu/regime.h"
 #include "ragged.h"
 #include "tensors.h"
+#include "variant_text.h"
 
 namespace rnncells {
 namespace {
@@ -45,6 +47,8 @@ struct Arguments {
   const std::optional<Tensor>& batch_sizes;
   const std::string& cell;
   bool bidirectional, rowwise, recompute;
+  const std::string& variant;
+  const std::optional<Tensor>&seed, &resets;
 };
 
 // The tensors of one call, checked, and the sizes read off them.
@@ -60,6 +64,7 @@ struct Layer {
   std::vector<Tensor> states;  // contiguous, [D, B, P], every other [D, B, H]; or none
   bool bias = false, projected = false;
   const bool rowwise, recompute;
+  Variant variant;
 
   void check(const Tensor& tensor, const std::string& name,
              const std::vector<int64_t>& expected) const {
@@ -97,15 +102,22 @@ struct Layer {
     size.inputs = x_sizes.back();
     find_steps(given);
     states = checked_states(given.states, "state");
+    find_variant(given);
   }
 
-  int64_t weights_per_direction() const { return (bias ? 4 : 2) + projected; }
+  int64_t weights_per_direction() const {
+    return (bias ? 4 : 2) + projected + has_unit_parameters();
+  }
+  bool has_unit_parameters() const { return engine.facts.unit_parameters > 0; }
 
   void check_weights() {
-    const auto count = static_cast<int64_t>(weights.size()), each = count / directions;
+    const auto count = static_cast<int64_t>(weights.size());
+    const int64_t each = count / directions - has_unit_parameters();
     RNNCELLS_REQUIRE(count % directions == 0 && each >= 2 && each <= 5,
                      "expected 2 weights (without biases) or 4 for each of ", directions,
-                     " directions, one more with a projection, got ", count);
+                     " directions, one more with a projection",
+                     has_unit_parameters() ? ", and the cell's values per unit" : "", ", got ",
+                     count);
     bias = each >= 4;
     projected = each % 2 != 0;
     RNNCELLS_REQUIRE(!projected || engine.facts.projects, "the cell '", engine.facts.name,
@@ -130,6 +142,10 @@ struct Layer {
       if (projected) {
         check(projection_weight(d), "weight_hr" + suffix, {size.outputs, size.units});
       }
+      if (has_unit_parameters()) {
+        check(unit_parameters(d), "the values per unit" + suffix,
+              {engine.facts.unit_parameters * size.units});
+      }
     }
   }
 
@@ -149,7 +165,33 @@ struct Layer {
     }
   }
 
+  void find_variant(const Arguments& given) {
+    variant = read_variant(given.variant, engine.facts);
+    RNNCELLS_REQUIRE(!variant.zones() || !projected, "zoneout and a projection exclude each other");
+    if (given.seed.has_value()) {
+      RNNCELLS_REQUIRE(given.seed->is_cpu() && given.seed->numel() == 1 &&
+                           given.seed->scalar_type() == ScalarType::Long,
+                       "seed must be one int64 on the CPU");
+      variant.draws = true;
+      variant.seed = static_cast<uint64_t>(*data<int64_t>(*given.seed));
+    }
+    if (!given.resets.has_value()) return;
+    const Tensor& resets = *given.resets;
+    const std::vector<int64_t> expected = {size.steps, size.batch};
+    RNNCELLS_REQUIRE(!given.batch_sizes.has_value(), "a packed input cannot have resets");
+    RNNCELLS_REQUIRE(resets.is_cpu() && resets.scalar_type() == ScalarType::Bool,
+                     "resets must be bool, on the CPU");
+    RNNCELLS_REQUIRE(sizes_of(resets) == expected, "resets must have shape ", text(expected),
+                     ", got ", text(sizes_of(resets)));
+    variant.resets = data<bool>(resets);
+    variant.resets_step_stride = resets.stride(0);
+    variant.resets_batch_stride = resets.stride(1);
+  }
+
   const Tensor& projection_weight(int64_t direction) const {
+    return weights[direction * weights_per_direction() + (bias ? 4 : 2)];
+  }
+  const Tensor& unit_parameters(int64_t direction) const {
     return weights[(direction + 1) * weights_per_direction() - 1];
   }
   int64_t state_width(int64_t state) const { return state == 0 ? size.outputs : size.units; }
@@ -164,7 +206,8 @@ struct Layer {
     return sizes;
   }
   int64_t slots() const {
-    return recompute ? engine.facts.states - 1 : engine.facts.reserve_slots + projected;
+    if (recompute) return engine.facts.states - 1;
+    return engine.facts.reserve_slots + projected + (variant.zones() ? engine.facts.states : 0);
   }
   bool padded() const { return ragged.has_value() && !ragged->order.empty(); }
 
@@ -204,6 +247,11 @@ struct Layer {
       w.projection_row_stride = projection.stride(0);
       w.projection_column_stride = projection.stride(1);
     }
+    if (has_unit_parameters()) {
+      RNNCELLS_REQUIRE(unit_parameters(direction).is_contiguous(),
+                       "the values per unit must be contiguous");
+      w.unit_parameters = data<T>(unit_parameters(direction));
+    }
     return w;
   }
 
@@ -228,10 +276,13 @@ struct Layer {
   template <class T, class Call>
   void fill(Call& call, int64_t direction, bool keeps, bool packed) const {
     call.sizes = size;
-    call.regime = choose_regime(engine.facts, size,
-                                {ragged.has_value(), projected, keeps, rowwise, has_unit_strides(),
-                                 std::is_same_v<Call, BackwardCall<T>>, recompute, packed});
+    call.regime =
+        choose_regime(engine.facts, size,
+                      {ragged.has_value(), projected, keeps, rowwise, has_unit_strides(),
+                       std::is_same_v<Call, BackwardCall<T>>, recompute, packed, variant.any()});
     call.recompute = recompute;
+    call.variant = variant;
+    call.variant.stream = static_cast<uint32_t>(direction);
     call.row_counts = ragged.has_value() ? ragged->counts.data() : nullptr;
     call.order = padded() ? ragged->order.data() : nullptr;
     call.reverse = direction == 1;
@@ -309,9 +360,10 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor> layer_forward(
     const Tensor& x, const std::vector<Tensor>& states, const std::vector<Tensor>& weights,
     const std::optional<Tensor>& lengths, const std::optional<Tensor>& batch_sizes,
     const std::string& cell, bool bidirectional, bool save, bool tidy, bool rowwise, bool recompute,
-    const std::optional<Tensor>& packed) {
-  const Layer layer(
-      {x, states, weights, lengths, batch_sizes, cell, bidirectional, rowwise, recompute});
+    const std::optional<Tensor>& packed, const std::string& variant,
+    const std::optional<Tensor>& seed, const std::optional<Tensor>& resets) {
+  const Layer layer({x, states, weights, lengths, batch_sizes, cell, bidirectional, rowwise,
+                     recompute, variant, seed, resets});
   const Tensor y = empty(layer.output_sizes(), layer.dtype);
   std::vector<Tensor> last;
   for (int i = 0; i < layer.engine.facts.states; ++i) {
@@ -383,8 +435,11 @@ void run_backward(const Layer& layer, const Tensor& y, const Tensor& reserve,
       call.recurrent_bias_gradient = target(gradients.weights[first + 3], 0);
     }
     if (layer.projected) {
+      call.projection_gradient = target(gradients.weights[first + (layer.bias ? 4 : 2)], 0);
+    }
+    if (layer.has_unit_parameters()) {
       const int64_t last = first + layer.weights_per_direction() - 1;
-      call.projection_gradient = target(gradients.weights[last], 0);
+      call.unit_parameter_gradient = target(gradients.weights[last], 0);
     }
     layer.engine.functions<T>().backward(call);
   }
@@ -395,9 +450,10 @@ std::vector<Tensor> layer_backward(
     const Tensor& x, const std::vector<Tensor>& states, const std::vector<Tensor>& weights,
     const std::optional<Tensor>& lengths, const std::optional<Tensor>& batch_sizes, const Tensor& y,
     const Tensor& reserve, const std::string& cell, bool bidirectional,
-    const std::vector<int64_t>& needs, bool rowwise, bool recompute) {
-  const Layer layer(
-      {x, states, weights, lengths, batch_sizes, cell, bidirectional, rowwise, recompute});
+    const std::vector<int64_t>& needs, bool rowwise, bool recompute, const std::string& variant,
+    const std::optional<Tensor>& seed, const std::optional<Tensor>& resets) {
+  const Layer layer({x, states, weights, lengths, batch_sizes, cell, bidirectional, rowwise,
+                     recompute, variant, seed, resets});
   layer.check(y, "y", layer.output_sizes());
   layer.check(reserve, "reserve", layer.reserve_sizes());
   const std::vector<Tensor> last = layer.checked_states(last_gradient, "grad_last");
@@ -427,7 +483,8 @@ Tensor layer_pack(const std::vector<Tensor>& weights, const std::string& cell, b
   const Tensor x = empty({1, 0, weights[0].size(1)}, weights[0].scalar_type());
   const std::vector<Tensor> none;
   const std::optional<Tensor> nothing;
-  const Layer layer({x, none, weights, nothing, nothing, cell, bidirectional, false, false});
+  const Layer layer({x, none, weights, nothing, nothing, cell, bidirectional, false, false, "",
+                     nothing, nothing});
   std::optional<Tensor> packed;
   with_type(layer.dtype, [&](auto stored) {
     using T = decltype(stored);
@@ -443,6 +500,30 @@ Tensor layer_pack(const std::vector<Tensor>& weights, const std::string& cell, b
   return *packed;
 }
 
+// Where an event of probability `rate` happens: bool [T, B, H], as the engine draws it.
+Tensor layer_draw(const Tensor& seed, int64_t purpose, int64_t stream,
+                  const std::vector<int64_t>& sizes, double rate) {
+  RNNCELLS_REQUIRE(seed.is_cpu() && seed.numel() == 1 && seed.scalar_type() == ScalarType::Long,
+                   "seed must be one int64 on the CPU");
+  RNNCELLS_REQUIRE(sizes.size() == 3, "sizes must be those of [T, B, H]");
+  const auto key = static_cast<uint64_t>(*data<int64_t>(seed));
+  const uint32_t threshold = draw_threshold(rate);
+  const Tensor drawn = empty(sizes, ScalarType::Bool);
+  bool* out = mutable_data<bool>(drawn);
+  for (int64_t t = 0; t < sizes[0]; ++t) {
+    for (int64_t b = 0; b < sizes[1]; ++b, out += sizes[2]) {
+      for (int64_t j = 0; j < sizes[2]; ++j) {
+        const PhiloxBlocks<1> bits = philox<1>(
+            key, static_cast<uint32_t>(j / draw_group * draw_counters + j % draw_counters),
+            static_cast<uint32_t>(b), static_cast<uint32_t>(t),
+            static_cast<uint32_t>(purpose + stream * 16));
+        out[j] = bits.word[j / draw_counters % 4][0] < threshold;
+      }
+    }
+  }
+  return drawn;
+}
+
 }  // namespace
 }  // namespace rnncells
 
@@ -450,18 +531,23 @@ STABLE_TORCH_LIBRARY(rnncells, library) {
   library.def(
       "layer_forward(Tensor x, Tensor[] states, Tensor[] weights, Tensor? lengths, "
       "Tensor? batch_sizes, str cell, bool bidirectional, bool save, bool tidy=True, "
-      "bool rowwise=False, bool recompute=False, Tensor? packed=None) "
+      "bool rowwise=False, bool recompute=False, Tensor? packed=None, str variant='', "
+      "Tensor? seed=None, Tensor? resets=None) "
       "-> (Tensor y, Tensor[] last, Tensor reserve)");
   library.def(
       "layer_backward(Tensor? grad_y, Tensor[] grad_last, Tensor x, Tensor[] states, "
       "Tensor[] weights, Tensor? lengths, Tensor? batch_sizes, Tensor y, Tensor reserve, "
-      "str cell, bool bidirectional, int[] needs, bool rowwise=False, bool recompute=False) "
+      "str cell, bool bidirectional, int[] needs, bool rowwise=False, bool recompute=False, "
+      "str variant='', Tensor? seed=None, Tensor? resets=None) "
       "-> Tensor[]");
   library.def("layer_pack(Tensor[] weights, str cell, bool bidirectional) -> Tensor");
+  library.def(
+      "layer_draw(Tensor seed, int purpose, int stream, int[] sizes, float rate) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(rnncells, CPU, library) {
   library.impl("layer_forward", TORCH_BOX(&rnncells::layer_forward));
   library.impl("layer_backward", TORCH_BOX(&rnncells::layer_backward));
   library.impl("layer_pack", TORCH_BOX(&rnncells::layer_pack));
+  library.impl("layer_draw", TORCH_BOX(&rnncells::layer_draw));
 }

@@ -66,6 +66,7 @@ inline int32_t dtype_code(ScalarType dtype) {
   if (dtype == ScalarType::Half) return aoti_torch_dtype_float16();
   if (dtype == ScalarType::BFloat16) return aoti_torch_dtype_bfloat16();
   if (dtype == ScalarType::Byte) return aoti_torch_dtype_uint8();
+  if (dtype == ScalarType::Bool) return aoti_torch_dtype_bool();
   return aoti_torch_dtype_float32();
 }
 

@@ -17,11 +17,13 @@ from torch import Tensor
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.autograd import Function, forward_ad
 
-from rnncells import batched, reference  # noqa: F401  batched registers rules
-from rnncells.onnx import is_exporting, onnx_layer
+from rnncells import batched, variants  # noqa: F401  batched registers rules
+from rnncells.onnx import is_exporting, onnx_layer, refuse
 from rnncells.ops import differentiate_twice, gradients, layer_backward, layer_forward
+from rnncells.variants import PLAIN, Varied, is_varied
 
 BelowAutograd = torch._C._AutoDispatchBelowAutograd
+BEFORE_X = 9  # arguments of the Functions here before x
 
 
 class _EagerLayer(Function):
@@ -31,8 +33,11 @@ class _EagerLayer(Function):
         cell: str,
         bidirectional: bool,
         recompute: bool,
+        variant: str,
         lengths: Tensor | None,
         batch_sizes: Tensor | None,
+        seed: Tensor | None,
+        resets: Tensor | None,
         states: int,
         x: Tensor,
         *tensors: Tensor,
@@ -41,34 +46,41 @@ class _EagerLayer(Function):
         inputs = x, given, weights, lengths, batch_sizes
         with BelowAutograd():
             y, last, reserve = layer_forward(
-                *inputs, cell, bidirectional, True, False, False, recompute
+                *inputs,
+                *(cell, bidirectional, True, False, False, recompute, None),
+                *(variant, seed, resets),
             )
         ctx.cell, ctx.bidirectional, ctx.states = cell, bidirectional, states
-        ctx.recompute = recompute
+        ctx.recompute, ctx.variant = recompute, variant
         # The caller may change the output in place: saved as itself it would be refused then.
         ctx.changes, ctx.unchanged = _changes_of(y), y._version
-        ctx.save_for_backward(lengths, batch_sizes, y.data, reserve, x, *tensors)
+        ctx.save_for_backward(lengths, batch_sizes, seed, resets, y.data, reserve, x, *tensors)
         ctx.set_materialize_grads(False)
         return (y, *last)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         grad_y, *grad_last = grads
-        lengths, batch_sizes, y, reserve, x, *tensors = ctx.saved_tensors
+        lengths, batch_sizes, seed, resets, y, reserve, x, *tensors = ctx.saved_tensors
         given, weights = tensors[: ctx.states], tensors[ctx.states :]
         inputs = x, given, weights, lengths, batch_sizes
+        varied = Varied(ctx.variant, seed, resets)
         if ctx.changes._version != ctx.unchanged:
             with BelowAutograd():
-                y, _, _ = layer_forward(*inputs, ctx.cell, ctx.bidirectional, False)
+                y, _, _ = layer_forward(
+                    *inputs, ctx.cell, ctx.bidirectional, False, **varied._asdict()
+                )
         saved = *inputs, y, reserve, ctx.cell, ctx.bidirectional
         needs = _asked_for(ctx)
-        backward = partial(layer_backward, recompute=True) if ctx.recompute else layer_backward
+        backward: Any = layer_backward
+        if ctx.recompute or is_varied(varied):
+            backward = partial(layer_backward, recompute=ctx.recompute, **varied._asdict())
         if torch.is_grad_enabled():  # someone will derive the gradient
             found = gradients(backward, saved, grad_y, grad_last, needs)
         else:
             with BelowAutograd():
                 found = gradients(backward, saved, grad_y, grad_last, needs)
-        return (None, None, None, None, None, None, *found)
+        return (*[None] * BEFORE_X, *found)
 
 
 _nothing = torch.empty(0)
@@ -88,7 +100,7 @@ def _asked_for(ctx: Any) -> list[bool]:
     Some require a gradient and are not among what torch.autograd.grad, or backward(inputs=...), was
     called for.
     """
-    needs = ctx.needs_input_grad[6:]
+    needs = ctx.needs_input_grad[BEFORE_X:]
     nodes = ctx.next_functions[-len(needs) :]  # lengths, where there are any, come before
     return [
         need and node is not None and _will_run(node)
@@ -113,8 +125,11 @@ class _TransformedLayer(Function):
         cell: str,
         bidirectional: bool,
         recompute: bool,
+        variant: str,
         lengths: Tensor | None,
         batch_sizes: Tensor | None,
+        seed: Tensor | None,
+        resets: Tensor | None,
         states: int,
         x: Tensor,
         *tensors: Tensor,
@@ -123,28 +138,34 @@ class _TransformedLayer(Function):
         inputs = x, given, weights, lengths, batch_sizes
         save, tidy, rowwise = True, True, True
         y, last, reserve = layer_forward(
-            *inputs, cell, bidirectional, save, tidy, rowwise, recompute
+            *inputs,
+            *(cell, bidirectional, save, tidy, rowwise, recompute, None),
+            *(variant, seed, resets),
         )
         return (y, *last, reserve)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.cell, ctx.bidirectional, ctx.recompute, *rest = inputs
-        lengths, batch_sizes, ctx.states, *tensors = rest
+        ctx.cell, ctx.bidirectional, ctx.recompute, ctx.variant, *rest = inputs
+        lengths, batch_sizes, seed, resets, ctx.states, *tensors = rest
         ctx.mark_non_differentiable(output[-1])
-        ctx.save_for_backward(lengths, batch_sizes, output[0], output[-1], *tensors)
+        kept = lengths, batch_sizes, seed, resets
+        ctx.save_for_backward(*kept, output[0], output[-1], *tensors)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        lengths, batch_sizes, y, reserve, *tensors = ctx.saved_tensors
-        needs = [int(needed) for needed in ctx.needs_input_grad[6:]]
+        lengths, batch_sizes, seed, resets, y, reserve, *tensors = ctx.saved_tensors
+        needs = [int(needed) for needed in ctx.needs_input_grad[BEFORE_X:]]
         found = iter(
             _TransformedBackward.apply(
                 ctx.cell,
                 ctx.bidirectional,
                 ctx.recompute,
+                ctx.variant,
                 lengths,
                 batch_sizes,
+                seed,
+                resets,
                 ctx.states,
                 needs,
                 reserve,
@@ -154,7 +175,7 @@ class _TransformedLayer(Function):
             )
         )
         gradients_of = (next(found) if needed else None for needed in needs)
-        return (None, None, None, None, None, None, *gradients_of)
+        return (*[None] * BEFORE_X, *gradients_of)
 
 
 class _TransformedBackward(Function):
@@ -168,8 +189,11 @@ class _TransformedBackward(Function):
         cell: str,
         bidirectional: bool,
         recompute: bool,
+        variant: str,
         lengths: Tensor | None,
         batch_sizes: Tensor | None,
+        seed: Tensor | None,
+        resets: Tensor | None,
         states: int,
         needs: list[int],
         reserve: Tensor,
@@ -181,18 +205,19 @@ class _TransformedBackward(Function):
         x, *rest = tensors[split:]
         given, weights = rest[:states], rest[states:]
         saved = x, given, weights, lengths, batch_sizes, y, reserve, cell, bidirectional
-        options = {"rowwise": True, "recompute": recompute}
+        varied = Varied(variant, seed, resets)._asdict()
+        options = {"rowwise": True, "recompute": recompute, **varied}
         return tuple(layer_backward(grad_y, grad_last, *saved, needs, **options))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.cell, ctx.bidirectional, _, lengths, batch_sizes, ctx.states, *rest = inputs
-        ctx.needs, *tensors = rest
-        ctx.save_for_backward(lengths, batch_sizes, *tensors[2:])
+        ctx.cell, ctx.bidirectional, _, ctx.variant, *rest = inputs
+        lengths, batch_sizes, seed, resets, ctx.states, ctx.needs, *tensors = rest
+        ctx.save_for_backward(lengths, batch_sizes, seed, resets, *tensors[2:])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        lengths, batch_sizes, *tensors = ctx.saved_tensors
+        lengths, batch_sizes, seed, resets, *tensors = ctx.saved_tensors
         split = len(tensors) - len(ctx.needs)
         found = differentiate_twice(
             ctx.cell,
@@ -204,8 +229,9 @@ class _TransformedBackward(Function):
             tensors[:split],
             tensors[split:],
             grads,
+            varied=Varied(ctx.variant, seed, resets),
         )
-        return (*[None] * 9, *found)
+        return (*[None] * (BEFORE_X + 3), *found)
 
 
 def run_layer(
@@ -218,6 +244,7 @@ def run_layer(
     batch_sizes: Tensor | None = None,
     recompute: bool = False,
     packed: Tensor | None = None,
+    varied: Varied = PLAIN,
 ) -> tuple[Tensor, list[Tensor]]:
     """Run one recurrent layer, all its directions, over whole sequences.
 
@@ -235,6 +262,7 @@ def run_layer(
         batch_sizes: [T], int64 on the CPU: for a packed ``x`` the rows of each time step.
         recompute: keep the states alone for BPTT, which then runs the forward pass once more.
         packed: what ``layer_pack`` made of the weights, for calls that keep nothing.
+        varied: what the call does besides the plain recurrence.
 
     Returns:
         The output [T, B, D * P] or [N, D * P], zero behind a sequence's end, and the last states of
@@ -248,32 +276,48 @@ def run_layer(
     """
     if torch.compiler.is_compiling():
         if is_exporting():
+            if is_varied(varied):
+                refuse("zoneout, dropout in training, other activations, or resets")
             return onnx_layer(x, states, weights, cell, bidirectional, lengths, batch_sizes)
         # An exported program serves inference first: trained, it runs the forward pass once more.
         # (Of is_exporting() itself Dynamo of torch 2.11 says that it is true always.)
         save = torch.is_grad_enabled() and not torch.compiler._is_exporting_flag
         save = save and any([t.requires_grad for t in (x, *states, *weights)])  # noqa: C419
         given = x, list(states), list(weights), lengths, batch_sizes, cell, bidirectional, save
-        options = {"recompute": True} if save and recompute else {}
+        options: dict[str, Any] = {"recompute": True} if save and recompute else {}
+        if is_varied(varied):
+            options |= varied._asdict()
         y, last, _ = layer_forward(*given, **options)
         # A copy for the caller to change in place, as backward reads y; Inductor drops it again.
         return y.clone() if save else y, last
     if _in_forward_mode(x, states, weights):
-        return reference.layer(x, states, weights, cell, bidirectional, lengths, batch_sizes)
+        return variants.reference_layer(
+            x, states, weights, cell, bidirectional, lengths, batch_sizes, varied
+        )
     if torch._C._are_functorch_transforms_active():
         y, *last, _ = _TransformedLayer.apply(
-            cell, bidirectional, recompute, lengths, batch_sizes, len(states), x, *states, *weights
+            *(cell, bidirectional, recompute, varied.variant),
+            *(lengths, batch_sizes, varied.seed, varied.resets),
+            len(states),
+            x,
+            *states,
+            *weights,
         )
         return y.clone(), last  # the caller may change it in place, and backward reads y
     inputs = (x, *states, *weights)
     if torch.is_grad_enabled() and any([t.requires_grad for t in inputs]):  # noqa: C419  quicker
         y, *last = _EagerLayer.apply(
-            cell, bidirectional, recompute, lengths, batch_sizes, len(states), *inputs
+            *(cell, bidirectional, recompute, varied.variant),
+            *(lengths, batch_sizes, varied.seed, varied.resets),
+            len(states),
+            *inputs,
         )
         return y, last
     given = x, list(states), list(weights), lengths, batch_sizes, cell, bidirectional, False
     with BelowAutograd():
-        if packed is None:
+        if is_varied(varied):
+            y, last, _ = layer_forward(*given, packed=packed, **varied._asdict())
+        elif packed is None:
             y, last, _ = layer_forward(*given)
         else:
             y, last, _ = layer_forward(*given, packed=packed)

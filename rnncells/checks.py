@@ -116,6 +116,27 @@ def read_lengths(lengths: Lengths, x: Tensor) -> Tensor:
     return lengths.to("cpu" if x.is_cpu else lengths.device, torch.int64, copy=True)
 
 
+def read_resets(resets: object, x: Tensor, rank: int, batch_first: bool) -> Tensor:
+    """Where the states of the sequences of ``x`` [T, B, I] start anew, as the operator takes it:
+    [T, B] of bool, from the layout of an input of ``rank`` dimensions.
+
+    Raises:
+        TypeError: it is no Tensor of bool.
+        ValueError: it has another shape, or is on another device.
+    """
+    if not isinstance(resets, Tensor) or resets.dtype != torch.bool:
+        kind = resets.dtype if isinstance(resets, Tensor) else type(resets).__name__
+        raise TypeError(f"resets: expected a Tensor of bool, got {kind}")
+    steps, batch = x.shape[:2]
+    expected = [steps] if rank == 2 else [batch, steps] if batch_first else [steps, batch]
+    if list(resets.shape) != expected:
+        raise ValueError(f"resets: expected shape {expected}, got {list(resets.shape)}")
+    if resets.device != x.device:
+        raise ValueError(f"resets: expected a tensor on {x.device}, got one on {resets.device}")
+    resets = resets.unsqueeze(1) if rank == 2 else resets.T if batch_first else resets
+    return resets.clone()  # BPTT reads it again, and NumPy may write into a tensor unseen
+
+
 def _integer(value: SupportsIndex) -> int:
     if isinstance(value, bool):
         raise TypeError("'bool' object cannot be interpreted as an integer")
@@ -257,7 +278,6 @@ def check_layer_options(
     bidirectional: bool,
     dropout: float,
     proj_size: int,
-    recompute: bool,
     stacklevel: int,
 ) -> None:
     """A layer's options; the warning of a dropout that has no place goes ``stacklevel`` frames
@@ -278,7 +298,6 @@ def check_layer_options(
         ("bias", bias),
         ("batch_first", batch_first),
         ("bidirectional", bidirectional),
-        ("recompute", recompute),
     )
     for name, flag in flags:
         if not isinstance(flag, bool):

@@ -305,8 +305,9 @@ def _judge_back(module: Module, templates: _Templates) -> _Swap | _Left | None:
     except (NotImplementedError, TypeError, ValueError) as error:
         return _Left(str(error))
     removed = vars(template).keys() - _torch_fields(pair)
-    # What torch.nn cannot do is an option of ours, and off in the template.
-    for name in sorted(removed & vars(module).keys()):
+    # What torch.nn cannot do is an option of ours, and off in the template. What follows from the
+    # options comes after them.
+    for name in sorted(removed & vars(module).keys(), key=lambda name: (name[0] == "_", name)):
         value = vars(module)[name]
         if not _same(value, vars(template)[name]):
             return _Left(f"{_called(pair.theirs)} has nothing like its {name}={value!r}")

@@ -5,7 +5,7 @@ What they share is in :mod:`rnncells.recurrent`; what a cell computes, in :mod:`
 
 from __future__ import annotations
 
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from rnncells._C import stream_layer
 from rnncells.checks import Lengths, require_pair
+from rnncells.options import LayerOptions
 from rnncells.recurrent import RecurrentLayer
 
 __all__ = ["GRU", "LSTM", "RNN", "RecurrentLayer", "SimpleRNN"]
@@ -21,9 +22,11 @@ __all__ = ["GRU", "LSTM", "RNN", "RecurrentLayer", "SimpleRNN"]
 Pair = tuple[Tensor, Tensor]
 
 
-def _streamed(layer: RecurrentLayer, input: Any, hx: Any, lengths: Lengths | None) -> Any:
+def _streamed(
+    layer: RecurrentLayer, input: Any, hx: Any, lengths: Lengths | None, resets: Tensor | None
+) -> Any:
     """What forward returns, or None where this is no case for :mod:`rnncells.streaming`."""
-    if layer._plan is None or lengths is not None or is_compiling():
+    if layer._plan is None or lengths is not None or resets is not None or is_compiling():
         return None
     return stream_layer(layer._plan, layer._parameters, layer.batch_first, input, hx)
 
@@ -33,7 +36,12 @@ class OneStateLayer(RecurrentLayer):
 
     @overload
     def forward(
-        self, input: Tensor, hx: Tensor | None = None, *, lengths: Lengths | None = None
+        self,
+        input: Tensor,
+        hx: Tensor | None = None,
+        *,
+        lengths: Lengths | None = None,
+        resets: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]: ...
 
     @overload
@@ -47,6 +55,7 @@ class OneStateLayer(RecurrentLayer):
         hx: Tensor | None = None,
         *,
         lengths: Lengths | None = None,
+        resets: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """Runs the whole sequence.
 
@@ -58,21 +67,29 @@ class OneStateLayer(RecurrentLayer):
             lengths: for a padded batch, how many time steps each sequence has, from 1 to T: a
                 Tensor [B] of an integer dtype or a sequence of B integers, in any order. What lies
                 behind a sequence's end is not read.
+            resets: bool of the input's layout without features ([T, B], [B, T] or [T]), not for a
+                PackedSequence: where it is true, the states are zero before that step, as at the
+                boundary of two episodes. Who walks from the last step to the first starts anew at
+                the same boundary.
 
         Returns:
             The last layer's hidden states, of the input's layout with D * H features, zero behind a
-            sequence's end, or a PackedSequence; and the last hidden state of each layer and
-            direction, of the layout of ``hx``: where lengths differ, at each sequence's own end.
+            sequence's end, or a PackedSequence; with ``return_sequences=False`` the last ones
+            alone, [B, D * H], or [D * H] for one sequence; and the last hidden state of each layer
+            and direction, of the layout of ``hx``: where lengths differ, at each sequence's own
+            end.
 
         Raises:
             ValueError, RuntimeError, TypeError: for a rank, size, dtype, device or lengths that do
-                not fit, in torch.nn's words where it has them.
-            NotImplementedError: for a device other than the CPU.
+                not fit, in torch.nn's words where it has them; ValueError for states carried over
+                (``stateful``) from a batch of another size.
+            NotImplementedError: for a device other than the CPU; for ``stateful`` in an export, a
+                trace or a transform of torch.func.
         """
-        found: tuple[Tensor, Tensor] | None = _streamed(self, input, hx, lengths)
+        found: tuple[Tensor, Tensor] | None = _streamed(self, input, hx, lengths, resets)
         if found is not None:
             return found
-        y, (h,) = self._run(input, None if hx is None else (hx,), lengths)
+        y, (h,) = self._run(input, None if hx is None else (hx,), lengths, resets)
         return y, h
 
 
@@ -94,9 +111,10 @@ class SimpleRNN(OneStateLayer):
         bidirectional: a second direction walks from the last step to the first; D is 2, else 1.
         device: where the parameters live.
         dtype: of the parameters: ``torch.float32``, ``float64``, ``float16`` or ``bfloat16``.
-        recompute: keep nothing of the forward pass for BPTT but the states, and run it once more in
-            the backward pass, a few time steps at a time: less memory, for long sequences. The
-            gradients are the same.
+        options: what torch.nn does not have, by keyword, off by default: ``recompute``,
+            ``stateful``, ``return_sequences``, ``go_backwards``, ``init``, ``recurrent_dropout``,
+            ``input_dropout``, ``weight_dropout``, ``zoneout``, ``activation``; see
+            :class:`rnncells.options.LayerOptions`.
 
     Call it with x [T, B, I] (or [B, T, I], [T, I], a PackedSequence) and perhaps h_0 [layers * D,
     B, H] and ``lengths=``; it returns y [T, B, D * H] and h_n. Under autocast it runs in autocast's
@@ -121,11 +139,8 @@ class SimpleRNN(OneStateLayer):
         bidirectional: bool = False,
         device: Any = None,
         dtype: torch.dtype | None = None,
-        *,
-        recompute: bool = False,
-        **unknown: Any,
+        **options: Unpack[LayerOptions],
     ) -> None:
-        _refuse_unknown(type(self), unknown)
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(
                 f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'."
@@ -142,7 +157,7 @@ class SimpleRNN(OneStateLayer):
             bidirectional,
             device=device,
             dtype=dtype,
-            recompute=recompute,
+            options=options,
         )
         self.nonlinearity = nonlinearity
 
@@ -153,7 +168,8 @@ class GRU(OneStateLayer):
 
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
-            dtype, recompute: as :class:`SimpleRNN` has them. See :func:`rnncells.reference.gru`.
+            dtype, options: as :class:`SimpleRNN` has them, and ``recurrent_activation``,
+            ``reset_after``. See :func:`rnncells.reference.gru`.
 
     Call it with x [T, B, I] (or [B, T, I], [T, I], a PackedSequence) and perhaps h_0 [layers * D,
     B, H] and ``lengths=``; it returns y [T, B, D * H] and h_n.
@@ -175,11 +191,8 @@ class GRU(OneStateLayer):
         bidirectional: bool = False,
         device: Any = None,
         dtype: torch.dtype | None = None,
-        *,
-        recompute: bool = False,
-        **unknown: Any,
+        **options: Unpack[LayerOptions],
     ) -> None:
-        _refuse_unknown(type(self), unknown)
         super().__init__(
             "GRU",
             "gru",
@@ -192,7 +205,7 @@ class GRU(OneStateLayer):
             bidirectional,
             device=device,
             dtype=dtype,
-            recompute=recompute,
+            options=options,
         )
 
 
@@ -202,7 +215,8 @@ class LSTM(RecurrentLayer):
 
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
-            dtype, recompute: as :class:`SimpleRNN` has them. See :func:`rnncells.reference.lstm`.
+            dtype, options: as :class:`SimpleRNN` has them, and ``recurrent_activation``,
+            ``peephole``, ``coupled``, ``forget_bias``. See :func:`rnncells.reference.lstm`.
         proj_size: P, above 0 and below H: the hidden state is ``h_t = W_hr (o_t * tanh(c_t))``, of
             P features (Sak, Senior and Beaufays 2014), and so are the outputs of each direction.
             With 0 there is no projection, and P is H.
@@ -228,8 +242,7 @@ class LSTM(RecurrentLayer):
         proj_size: int = 0,
         device: Any = None,
         dtype: torch.dtype | None = None,
-        *,
-        recompute: bool = False,
+        **options: Unpack[LayerOptions],
     ) -> None:
         super().__init__(
             "LSTM",
@@ -244,12 +257,17 @@ class LSTM(RecurrentLayer):
             proj_size,
             device,
             dtype,
-            recompute=recompute,
+            options=options,
         )
 
     @overload
     def forward(
-        self, input: Tensor, hx: Pair | None = None, *, lengths: Lengths | None = None
+        self,
+        input: Tensor,
+        hx: Pair | None = None,
+        *,
+        lengths: Lengths | None = None,
+        resets: Tensor | None = None,
     ) -> tuple[Tensor, Pair]: ...
 
     @overload
@@ -263,6 +281,7 @@ class LSTM(RecurrentLayer):
         hx: Pair | None = None,
         *,
         lengths: Lengths | None = None,
+        resets: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, Pair]:
         """Runs the whole sequence.
 
@@ -271,22 +290,23 @@ class LSTM(RecurrentLayer):
             hx: the initial hidden state h_0 [num_layers * D, B, P] and memory cell c_0 [num_layers
                 * D, B, H], or each without B for one sequence; zeros where they are not given. P is
                 H without a projection.
-            lengths: as :meth:`OneStateLayer.forward` has them.
+            lengths, resets: as :meth:`OneStateLayer.forward` has them.
 
         Returns:
             The last layer's hidden states, of the input's layout with D * P features, or a
-            PackedSequence; and (h_n, c_n), the last states of each layer and direction, of the
-            layout of ``hx``. As :meth:`OneStateLayer.forward` has it where lengths differ.
+            PackedSequence, or the last ones alone, [B, D * P]; and (h_n, c_n), the last states of
+            each layer and direction, of the layout of ``hx``. As :meth:`OneStateLayer.forward` has
+            it where lengths differ.
 
         Raises:
             What :meth:`OneStateLayer.forward` raises.
         """
-        found: tuple[Tensor, Pair] | None = _streamed(self, input, hx, lengths)
+        found: tuple[Tensor, Pair] | None = _streamed(self, input, hx, lengths, resets)
         if found is not None:
             return found
         if hx is not None:
             require_pair("lstm", hx)
-        y, (h, c) = self._run(input, hx, lengths)
+        y, (h, c) = self._run(input, hx, lengths, resets)
         return y, (h, c)
 
     # torch.nn.LSTM's own forms of what RNNBase offers for one state.
@@ -320,11 +340,3 @@ class LSTM(RecurrentLayer):
 
 
 RNN = SimpleRNN
-
-
-def _refuse_unknown(layer: type, unknown: dict[str, Any]) -> None:
-    """What torch.nn refuses: ``proj_size`` in its own words, other names as Python does."""
-    if "proj_size" in unknown:
-        raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
-    for name in unknown:
-        raise TypeError(f"{layer.__name__}.__init__() got an unexpected keyword argument '{name}'")

@@ -1,10 +1,11 @@
 """The operators as Python sees them: fake kernels, autograd and vmap.
 
 ``torch.ops.rnncells.layer_forward(x, states, weights, lengths, batch_sizes, cell, bidirectional,
-save, tidy=True, rowwise=False, recompute=False, packed=None)`` runs one layer with all its
-directions over whole sequences and returns ``(y, last, reserve)``.
+save, tidy=True, rowwise=False, recompute=False, packed=None, variant='', seed=None, resets=None)``
+runs one layer with all its directions over whole sequences and returns ``(y, last, reserve)``.
 ``torch.ops.rnncells.layer_backward(grad_y, grad_last, x, states, weights, lengths, batch_sizes, y,
-reserve, cell, bidirectional, needs, rowwise=False, recompute=False)`` is BPTT and returns the
+reserve, cell, bidirectional, needs, rowwise=False, recompute=False, variant='', seed=None,
+resets=None)`` is BPTT and returns the
 gradients asked for. ``torch.ops.rnncells.layer_pack(weights, cell, bidirectional)`` returns the
 weights as layer_forward reads them, for ``packed``.
 Shapes (T time steps, B sequences, I inputs, H units, P outputs: H, or the projection's rows; D
@@ -15,7 +16,8 @@ directions, R reserve slots of the cell):
 - states, last, grad_last: the hidden state [D, B, P], every other [D, B, H]; or none (zeros), which
   a packed x does not allow;
 - weights: for each direction weight_ih [gates * H, I], weight_hh [gates * H, P], with biases
-  bias_ih and bias_hh [gates * H], and with a projection weight_hr [P, H];
+  bias_ih and bias_hh [gates * H], with a projection weight_hr [P, H], and for a cell that has K
+  learned values per unit these [K * H];
 - lengths: the B sequences' numbers of time steps, 1 to T, int64, on the CPU; None where all have T.
   Behind a sequence's end x is not read, y and the gradient of x are zero;
 - batch_sizes: for a packed x the rows of its T time steps, which do not grow, int64, on the CPU;
@@ -29,6 +31,12 @@ directions, R reserve slots of the cell):
   once more, a few time steps at a time;
 - packed: uint8, what layer_pack made of these very weights, in the instruction set in use; where
   the engine's choice reads weights as they are, it does so;
+- variant: what :mod:`rnncells.variants` writes; zoneout takes as many more slots of the reserve as
+  the cell has states, for what the cell made of them;
+- seed: one int64, with which the variant's masks are drawn (``layer_draw`` draws the same); None:
+  no dropout, and zoneout's expectation;
+- resets: bool [T, B], where a sequence's states start anew, as in ``reference.layer``; not for a
+  packed x;
 - needs: 0 or 1 for x, each state and each weight.
 
 float32, float64, float16 and bfloat16, on the CPU. Errors are RuntimeErrors that name the argument.
@@ -44,13 +52,14 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from rnncells import _C, reference
+from rnncells import _C, variants
 
 CELLS: dict[str, dict[str, int]] = _C.cells()
 
 layer_forward = torch.ops.rnncells.layer_forward.default
 layer_backward = torch.ops.rnncells.layer_backward.default
 layer_pack = torch.ops.rnncells.layer_pack.default
+layer_draw = torch.ops.rnncells.layer_draw.default
 
 Forward = tuple[Tensor, list[Tensor], Tensor]
 
@@ -58,6 +67,11 @@ Forward = tuple[Tensor, list[Tensor], Tensor]
 def unit_count(cell: str, weights: Sequence[Tensor]) -> int:
     """H, read off the weights of a layer."""
     return weights[0].shape[0] // CELLS[cell]["gates"]
+
+
+def is_projected(cell: str, weights: Sequence[Tensor], directions: int) -> bool:
+    """Whether there is a projection, read off the number of weights."""
+    return (len(weights) // directions - bool(CELLS[cell]["unit_parameters"])) % 2 == 1
 
 
 @torch.library.register_fake("rnncells::layer_forward")
@@ -74,6 +88,9 @@ def _forward_fake(
     rowwise: bool = False,
     recompute: bool = False,
     packed: Tensor | None = None,
+    variant: str = "",
+    seed: Tensor | None = None,
+    resets: Tensor | None = None,
 ) -> Forward:
     facts, directions = CELLS[cell], 2 if bidirectional else 1
     units, outputs = unit_count(cell, weights), weights[1].shape[1]
@@ -83,7 +100,9 @@ def _forward_fake(
     last = [x.new_empty((directions, batch, width)) for width in widths]
     if not save:
         return y, last, x.new_empty((0,))
-    slots = facts["reserve"] + (len(weights) // directions) % 2
+    slots = facts["reserve"] + is_projected(cell, weights, directions)
+    if any(variants.read(variant).zoneout):
+        slots += facts["states"]
     if recompute:
         slots = facts["states"] - 1
     return y, last, x.new_empty((directions, *x.shape[:-1], slots * units))
@@ -105,16 +124,26 @@ def _backward_fake(
     needs: Sequence[int],
     rowwise: bool = False,
     recompute: bool = False,
+    variant: str = "",
+    seed: Tensor | None = None,
+    resets: Tensor | None = None,
 ) -> list[Tensor]:
     inputs = [x, *states, *weights]
     return [x.new_empty(t.shape) for t, needed in zip(inputs, needs, strict=True) if needed]
+
+
+@torch.library.register_fake("rnncells::layer_draw")
+def _draw_fake(
+    seed: Tensor, purpose: int, stream: int, sizes: Sequence[int], rate: float
+) -> Tensor:
+    return seed.new_empty(sizes, dtype=torch.bool)
 
 
 @torch.library.register_fake("rnncells::layer_pack")
 def _pack_fake(weights: Sequence[Tensor], cell: str, bidirectional: bool) -> Tensor:
     directions = 2 if bidirectional else 1
     units, outputs, inputs = unit_count(cell, weights), weights[1].shape[1], weights[0].shape[1]
-    projected = (len(weights) // directions) % 2 == 1
+    projected = is_projected(cell, weights, directions)
     size = _C.packed_bytes(cell, inputs, units, outputs, projected, str(weights[0].dtype)[6:])
     return weights[0].new_empty((directions, size), dtype=torch.uint8)
 
@@ -147,28 +176,38 @@ def gradients(
 
 def _forward_context(ctx: Any, inputs: tuple[Any, ...], output: Forward) -> None:
     x, states, weights, lengths, batch_sizes, *rest = inputs
-    ctx.cell, ctx.bidirectional, ctx.kept, _, ctx.rowwise, ctx.recompute, _ = rest
+    ctx.cell, ctx.bidirectional, ctx.kept, _, ctx.rowwise, ctx.recompute, _, *varied = rest
+    ctx.variant, seed, resets = varied
     y, _, reserve = output
     ctx.counts = len(states), len(weights)
-    ctx.save_for_backward(lengths, batch_sizes, y, reserve, x, *states, *weights)
+    ctx.save_for_backward(lengths, batch_sizes, seed, resets, y, reserve, x, *states, *weights)
     ctx.set_materialize_grads(False)
 
 
 def _forward_gradient(
     ctx: Any, grad_y: Tensor | None, grad_last: Sequence[Tensor | None], grad_reserve: Tensor | None
 ) -> tuple[Any, ...]:
-    lengths, batch_sizes, y, reserve, x, *rest = ctx.saved_tensors
+    lengths, batch_sizes, seed, resets, y, reserve, x, *rest = ctx.saved_tensors
+    varied = {"variant": ctx.variant, "seed": seed, "resets": resets}
     states, weights = rest[: ctx.counts[0]], rest[ctx.counts[0] :]
     arguments = x, states, weights, lengths, batch_sizes
     if not ctx.kept:
         save, tidy = True, True
         _, _, reserve = layer_forward(
-            *arguments, ctx.cell, ctx.bidirectional, save, tidy, ctx.rowwise, ctx.recompute
+            *arguments,
+            ctx.cell,
+            ctx.bidirectional,
+            save,
+            tidy,
+            ctx.rowwise,
+            ctx.recompute,
+            **varied,
         )
     need_x, need_states, need_weights, *_ = ctx.needs_input_grad
     needs = [need_x, *_flags(need_states, states), *_flags(need_weights, weights)]
     saved = *arguments, y, reserve, ctx.cell, ctx.bidirectional
-    backward = partial(layer_backward, rowwise=ctx.rowwise, recompute=ctx.recompute)
+    options = {"rowwise": ctx.rowwise, "recompute": ctx.recompute, **varied}
+    backward = partial(layer_backward, **options)
     found = gradients(backward, saved, grad_y, grad_last or [], needs)
     split = 1 + len(states)
     nothing = [None] * (len(ctx.needs_input_grad) - 3)
@@ -182,13 +221,15 @@ def _flags(needed: Any, tensors: Sequence[Tensor]) -> list[bool]:
 
 def _backward_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     grad_y, grad_last, x, states, weights, lengths, batch_sizes, _, _, *rest = inputs
-    ctx.cell, ctx.bidirectional, needs, *_ = rest
+    ctx.cell, ctx.bidirectional, needs, _, _, ctx.variant, seed, resets = rest
     ctx.needs = list(needs)
     ctx.counts = len(grad_last), len(states), len(weights)
     ctx.has_grad_y = grad_y is not None
     ctx.save_for_backward(
         lengths,
         batch_sizes,
+        seed,
+        resets,
         *([grad_y] if ctx.has_grad_y else []),
         *grad_last,
         x,
@@ -208,6 +249,7 @@ def differentiate_twice(
     inputs: Sequence[Tensor],
     grads: Sequence[Tensor],
     has_grad_y: bool = True,
+    varied: variants.Varied = variants.PLAIN,
 ) -> list[Tensor]:
     """Derive BPTT, by differentiating the reference twice.
 
@@ -219,6 +261,7 @@ def differentiate_twice(
             each last state, or of none of them.
         inputs: x, the states, the weights.
         grads: the gradients of what it returned.
+        varied: the call's variant, seed and resets.
 
     Returns:
         The gradients of ``grad_outputs`` and of ``inputs``. y and the reserve are functions of the
@@ -227,7 +270,9 @@ def differentiate_twice(
 
     def run(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         given, weights = list(rest[:states]), list(rest[states:])
-        y, last = reference.layer(x, given, weights, cell, bidirectional, lengths, batch_sizes)
+        y, last = variants.reference_layer(
+            x, given, weights, cell, bidirectional, lengths, batch_sizes, varied
+        )
         outputs = [y, *last] if has_grad_y else list(last)
         return tuple(outputs[: len(grad_outputs)])
 
@@ -243,7 +288,7 @@ def differentiate_twice(
 
 
 def _backward_gradient(ctx: Any, grads: Sequence[Tensor]) -> tuple[Any, ...]:
-    lengths, batch_sizes, *saved = ctx.saved_tensors
+    lengths, batch_sizes, seed, resets, *saved = ctx.saved_tensors
     outputs = int(ctx.has_grad_y) + ctx.counts[0]
     grad_outputs, inputs = saved[:outputs], saved[outputs:]
     found = differentiate_twice(
@@ -257,6 +302,7 @@ def _backward_gradient(ctx: Any, grads: Sequence[Tensor]) -> tuple[Any, ...]:
         inputs,
         grads,
         ctx.has_grad_y,
+        variants.Varied(ctx.variant, seed, resets),
     )
     grad_y = found.pop(0) if ctx.has_grad_y else None
     grad_last, (x, *rest) = found[: ctx.counts[0]], found[ctx.counts[0] :]
@@ -338,13 +384,14 @@ def _row_by_row(
 
 def forward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Forward, Any]:
     x, states, weights, lengths, batch_sizes, cell, bidirectional, save, *rest = arguments
-    given: list[Any] = [*rest, None, None, None, None]
-    _, rowwise, recompute, packed = given[:4]
+    given: list[Any] = [*rest, *[None] * 7]
+    _, rowwise, recompute, packed, variant, seed, resets = given[:7]
     samples = info.batch_size
     count = CELLS[cell]["states"]
     if samples == 0:
         return _of_no_samples(layer_forward, in_dims, arguments), (0, [0] * count, 0)
     apart = _batched(in_dims[2]) or lengths is not None or batch_sizes is not None
+    apart = apart or bool(variant) or seed is not None or resets is not None
     if apart or (save and not _row_by_row(x, in_dims[0], weights, cell, rowwise or recompute)):
         # Each sample has weights of its own, or a reserve in an order of its own.
         runs = [
@@ -370,13 +417,15 @@ def forward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[
 def backward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
     grad_y, grad_last, x, states, weights, lengths, batch_sizes, y, reserve, *rest = arguments
     cell, bidirectional, needs, *flags = rest
-    rowwise, recompute = [*flags, False, False][:2]
+    given: list[Any] = [*flags, *[None] * 5]
+    rowwise, recompute, variant, seed, resets = given[:5]
     samples, before_weights = info.batch_size, 1 + len(states)
     if samples == 0:
         return _of_no_samples(layer_backward, in_dims, arguments), [0] * sum(needs)
     apart = _batched(in_dims[4]) or lengths is not None or batch_sizes is not None
     apart = apart or any(needs[before_weights:])
-    if apart or not _row_by_row(x, in_dims[2], weights, cell, rowwise or recompute):
+    apart = apart or bool(variant) or seed is not None or resets is not None
+    if apart or not _row_by_row(x, in_dims[2], weights, cell, bool(rowwise or recompute)):
         # As in the forward pass, or each sample has weight gradients of its own.
         runs = [
             layer_backward(*(_sample(a, d, i) for a, d in zip(arguments, in_dims, strict=True)))
@@ -398,7 +447,7 @@ def backward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple
         bidirectional,
         needs,
         rowwise=True,
-        recompute=recompute,
+        recompute=bool(recompute),
     )
     return [_unfold(g, samples, 1) for g in found], [1] * len(found)
 

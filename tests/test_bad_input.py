@@ -241,7 +241,7 @@ def test_projections() -> None:
             layer(I, H, proj_size=H)
     for other in (nn.RNN, nn.GRU, rnncells.RNN, rnncells.GRU):
         with pytest.raises(ValueError, match="proj_size argument is only supported for LSTM"):
-            other(I, H, proj_size=2)
+            other(I, H, proj_size=2)  # type: ignore[call-arg]
 
 
 def test_unknown_options() -> None:

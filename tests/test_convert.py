@@ -928,7 +928,7 @@ def test_back_leaves_what_torch_has_not(monkeypatch: pytest.MonkeyPatch) -> None
         self.forget_bias = forget_bias
 
     monkeypatch.setattr(rnncells.LSTM, "__init__", with_option)
-    plain, special = rnncells.LSTM(I, H), rnncells.LSTM(I, H, forget_bias=1.0)  # type: ignore[call-arg]
+    plain, special = rnncells.LSTM(I, H), rnncells.LSTM(I, H, forget_bias=1.0)
     report = report_of(nn.Sequential(plain, special), back=True)
     assert [layer.names for layer in report.replaced] == [("0",)]
     (left,) = report.left

@@ -18,7 +18,7 @@ import rnncells
 import rnncells.flops  # registers
 from rnncells import reference
 from rnncells.autograd import run_layer
-from rnncells.ops import CELLS
+from rnncells.reference import CELLS
 from rnncells.testing import make_problem
 
 T, B, I, H, P = 4, 3, 2, 5, 3

@@ -9,12 +9,18 @@ from torch.autograd import forward_ad
 from torch.func import grad, hessian, jacrev, jvp, vmap
 from torch.testing import assert_close
 
-from rnncells import reference
 from rnncells.autograd import run_layer
 from rnncells.ops import CELLS
+from rnncells.variants import PLAIN, reference_layer
 
 Run = Callable[..., tuple[Tensor, list[Tensor]]]
 STEPS, BATCH, INPUTS, UNITS, SAMPLES = 4, 3, 2, 5, 6
+
+
+def specification(
+    x: Tensor, states: list[Tensor], weights: list[Tensor], cell: str, bidirectional: bool
+) -> tuple[Tensor, list[Tensor]]:
+    return reference_layer(x, states, weights, cell, bidirectional, None, None, PLAIN)
 
 
 class Problem:
@@ -33,6 +39,8 @@ class Problem:
         self.rest = [draw(directions, BATCH, UNITS) for _ in range(self.count)]
         for _ in range(directions):
             self.rest += [draw(rows, INPUTS), draw(rows, UNITS), draw(rows), draw(rows)]
+            values = CELLS[cell]["unit_parameters"]
+            self.rest += [draw(values * UNITS)] if values else []
 
     def loss(self, run: Run) -> Callable[..., Tensor]:
         def value(x: Tensor, *rest: Tensor) -> Tensor:
@@ -61,7 +69,7 @@ def test_grad(problem: Problem) -> None:
     def take(run: Run) -> tuple[Tensor, ...]:
         return grad(problem.loss(run), problem.all)(problem.x, *problem.rest)
 
-    same(take(run_layer), take(reference.layer))
+    same(take(run_layer), take(specification))
 
 
 def test_per_sample_gradients(problem: Problem) -> None:
@@ -69,7 +77,7 @@ def test_per_sample_gradients(problem: Problem) -> None:
         one = grad(problem.loss(run), problem.all)
         return vmap(one, in_dims=(0, *[None] * len(problem.rest)))(problem.samples, *problem.rest)
 
-    same(take(run_layer), take(reference.layer))
+    same(take(run_layer), take(specification))
 
 
 def test_gradient_of_a_vmap(problem: Problem) -> None:
@@ -79,7 +87,7 @@ def test_gradient_of_a_vmap(problem: Problem) -> None:
 
         return grad(total, problem.all[:-1])(*problem.rest)
 
-    same(take(run_layer), take(reference.layer))
+    same(take(run_layer), take(specification))
 
 
 def test_no_samples(problem: Problem) -> None:
@@ -122,7 +130,7 @@ def test_second_derivative(problem: Problem) -> None:
 
         return grad(penalty, problem.all)(problem.x, *problem.rest)
 
-    same(take(run_layer), take(reference.layer))
+    same(take(run_layer), take(specification))
 
 
 def test_grad_inside_eager_autograd(problem: Problem) -> None:
@@ -131,7 +139,7 @@ def test_grad_inside_eager_autograd(problem: Problem) -> None:
         penalty = (grad(problem.loss(run))(problem.x, *rest) ** 2).sum()
         return torch.autograd.grad(penalty, rest)
 
-    same(take(run_layer), take(reference.layer))
+    same(take(run_layer), take(specification))
 
 
 def test_forward_mode(problem: Problem) -> None:

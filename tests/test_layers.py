@@ -135,11 +135,13 @@ def test_signature_is_the_documented_one(ours: Layer, theirs: Layer) -> None:
     if theirs is nn.GRU:
         expected.remove("proj_size")
     assert names == expected
-    # What torch.nn does not have.
-    assert [one.name for one in parameters if one.kind is one.KEYWORD_ONLY] == ["recompute"]
+    # What torch.nn does not have comes by keyword.
+    assert [one.name for one in parameters if one.kind is one.VAR_KEYWORD] == ["options"]
+    assert not any(one.kind is one.KEYWORD_ONLY for one in parameters)
     forward = inspect.signature(ours(I, H).forward).parameters
-    assert list(forward) == ["input", "hx", "lengths"]
-    assert forward["lengths"].kind is inspect.Parameter.KEYWORD_ONLY  # torch.nn has none
+    assert list(forward) == ["input", "hx", "lengths", "resets"]
+    for name in ("lengths", "resets"):  # torch.nn has none
+        assert forward[name].kind is inspect.Parameter.KEYWORD_ONLY
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [*PAIRS, PROJECTED])

@@ -84,7 +84,8 @@ KINDS: dict[str, dict[str, Any]] = {
         (cell, kind)
         for cell, facts in _C.cells().items()
         for kind, options in KINDS.items()
-        if facts["projects"] or "proj" not in options
+        # Open cells: test_open_cells.
+        if not facts["open"] and (facts["projects"] or "proj" not in options)
     ],
 )
 @pytest.mark.parametrize("bidirectional", [False, True])

@@ -22,6 +22,7 @@ from rnncells.testing import (
     torch_layer,
     torch_options,
 )
+from rnncells.variants import ENGINE_CELLS, declare
 
 TORCH_CELLS = {
     "rnn_tanh": nn.RNNCell,
@@ -90,8 +91,10 @@ def test_minimal_gated_unit_by_hand() -> None:
 
 def test_declares_what_the_kernels_declare() -> None:
     declared = _C.cells()
-    assert declared.keys() == reference.CELLS.keys()
-    for name, cell in reference.CELLS.items():
+    assert declared.keys() == reference.CELLS.keys() | ENGINE_CELLS.keys()
+    for name in declared:
+        cell = declare(name, "")
+        assert declared[name]["unit_parameters"] == sum(times for _, times in cell.extras)
         assert declared[name]["gates"] == len(cell.gates)
         assert declared[name]["states"] == len(cell.states)
 

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "cells/activation.h"
 #include "cells/host_device.h"
 
 namespace rnncells {
@@ -155,5 +156,126 @@ template <class V>
 RNNCELLS_INLINE V tanh_slope(V y) {
   return neg_mul_add(y, y, V(1));
 }
+
+template <class V>
+RNNCELLS_INLINE V magnitude(V x) {
+  return select_less(x, V(0), V(0) - x, x);
+}
+
+// Out of line, as is the next: inlined wherever a cell has one, the engine would take twice as long
+// to compile.
+template <class V>
+RNNCELLS_ONE_COPY V activate(Activation activation, V x) {
+  using T = typename ScalarOf<V>::type;
+  switch (activation) {
+    case Activation::tanh:
+      return tanh(x);
+    case Activation::relu:
+      return relu(x);
+    case Activation::sigmoid:
+      return sigmoid(x);
+    case Activation::hard_sigmoid:  // x / 6 + 1/2, from 0 to 1
+      return at_least(at_most(mul_add(x, V(T(1) / T(6)), V(T(0.5))), V(1)), V(0));
+    case Activation::silu:
+      return x * sigmoid(x);
+    case Activation::softsign:
+      return x / (V(1) + magnitude(x));
+    default:
+      return x;
+  }
+}
+
+// Its derivative, from the argument and the value.
+template <class V>
+RNNCELLS_ONE_COPY V activation_slope(Activation activation, V x, V y) {
+  using T = typename ScalarOf<V>::type;
+  switch (activation) {
+    case Activation::tanh:
+      return tanh_slope(y);
+    case Activation::relu:  // as in torch: a NaN stops the gradient no more than a positive value
+      return select_less(V(0), y, V(1), select_less(y, V(1), V(0), V(1)));
+    case Activation::sigmoid:
+      return sigmoid_slope(y);
+    case Activation::hard_sigmoid:
+      return select_less(magnitude(x), V(3), V(T(1) / T(6)), V(0));
+    case Activation::silu: {
+      const V s = sigmoid(x);
+      return mul_add(y, V(1) - s, s);
+    }
+    case Activation::softsign: {
+      const V rest = V(1) - magnitude(y);
+      return rest * rest;
+    }
+    default:
+      return V(1);
+  }
+}
+
+// The activations of a cell as its paper has them. BPTT keeps the activated values.
+struct OwnActivations {
+  template <class V>
+  RNNCELLS_INLINE V gate(V x) const {
+    return sigmoid(x);
+  }
+  template <class V>
+  RNNCELLS_INLINE V candidate(V x) const {
+    return tanh(x);
+  }
+  template <class V>
+  RNNCELLS_INLINE V keep(V, V y) const {
+    return y;
+  }
+  template <class V>
+  RNNCELLS_INLINE V kept_gate(V kept) const {
+    return kept;
+  }
+  template <class V>
+  RNNCELLS_INLINE V kept_candidate(V kept) const {
+    return kept;
+  }
+  template <class V>
+  RNNCELLS_INLINE V gate_slope(V, V y) const {
+    return sigmoid_slope(y);
+  }
+  template <class V>
+  RNNCELLS_INLINE V candidate_slope(V, V y) const {
+    return tanh_slope(y);
+  }
+};
+
+// Others, chosen at run time. BPTT keeps the arguments, as some derivatives are not had from the
+// values.
+struct ChosenActivations {
+  ActivationChoice choice;
+
+  template <class V>
+  RNNCELLS_INLINE V gate(V x) const {
+    return activate(choice.of_gate, x);
+  }
+  template <class V>
+  RNNCELLS_INLINE V candidate(V x) const {
+    return activate(choice.of_candidate, x);
+  }
+  template <class V>
+  RNNCELLS_INLINE V keep(V x, V) const {
+    return x;
+  }
+  template <class V>
+  RNNCELLS_INLINE V kept_gate(V kept) const {
+    return gate(kept);
+  }
+  template <class V>
+  RNNCELLS_INLINE V kept_candidate(V kept) const {
+    return candidate(kept);
+  }
+  template <class V>
+  RNNCELLS_INLINE V gate_slope(V x, V y) const {
+    return activation_slope(choice.of_gate, x, y);
+  }
+  template <class V>
+  RNNCELLS_INLINE V candidate_slope(V x, V y) const {
+    return activation_slope(choice.of_candidate, x, y);
+  }
+};
 
 }  // namespace rnncells

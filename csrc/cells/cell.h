@@ -18,6 +18,7 @@
 //   static constexpr bool row_statistics; // needs mean and variance over a row (layer norm)
 //   static constexpr bool direct_hidden;  // h flows into the next h also past the product
 //   static constexpr bool output_slope;   // backward looks at the next h
+//   static constexpr bool open;           // it takes Terms: activations, learned values per unit
 //   static constexpr int saved;
 //   static constexpr Phase phase(int p);
 //
@@ -27,6 +28,10 @@
 //                                                  V operand_gradient, V* state_gradient,
 //                                                  V* share_gradient);
 // };
+//
+// An open cell's functions take `const Terms<V>& terms` before all else.
+// UnitParameter parameter(int k), where unit_parameters is not 0, says where a learned value per
+// unit comes in: a share is `share = product + value * state`.
 //
 // forward<P>: share holds the phase's own shares; `previous` and `next` all states; save all saved
 // values, of which the phase fills its own. Only the last phase fills `next`. The previous hidden
@@ -40,9 +45,21 @@
 // all next states.
 #pragma once
 
-#include "cells/host_device.h"
+#include "cells/activations.h"
 
 namespace rnncells {
+
+// What an open cell is told: its activations, and its learned values of the units in V.
+template <class V>
+struct Terms {
+  ChosenActivations activations;
+  const V* parameter;
+};
+
+struct UnitParameter {
+  int share, state;
+  bool after;  // the state after the step, or else the one before it
+};
 
 struct Range {
   int first, count;
@@ -61,6 +78,29 @@ struct Phase {
 template <class Cell>
 constexpr int share_count() {
   return Cell::phase(Cell::phases - 1).shares.end();
+}
+
+// A step of a cell, open or not.
+template <class Cell, int P, class V>
+RNNCELLS_INLINE void cell_forward(const Terms<V>& terms, const V* share, const V* previous, V* next,
+                                  V* save) {
+  if constexpr (Cell::open) {
+    Cell::template forward<P>(terms, share, previous, next, save);
+  } else {
+    Cell::template forward<P>(share, previous, next, save);
+  }
+}
+template <class Cell, int P, class V>
+RNNCELLS_INLINE void cell_backward(const Terms<V>& terms, const V* save, const V* previous,
+                                   const V* next, V operand_gradient, V* state_gradient,
+                                   V* share_gradient) {
+  if constexpr (Cell::open) {
+    Cell::template backward<P>(terms, save, previous, next, operand_gradient, state_gradient,
+                               share_gradient);
+  } else {
+    Cell::template backward<P>(save, previous, next, operand_gradient, state_gradient,
+                               share_gradient);
+  }
 }
 
 // Values per unit and time step in the reserve: what is saved, and the states that are not the

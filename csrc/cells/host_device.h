@@ -12,6 +12,11 @@
 // A function of which one copy is enough: inlined everywhere, the engine takes three times as long
 // to compile.
 #define RNNCELLS_OUT_OF_LINE __attribute__((noinline))
+#if defined(__CUDACC__)
+#define RNNCELLS_ONE_COPY __host__ __device__ __noinline__
+#else
+#define RNNCELLS_ONE_COPY RNNCELLS_OUT_OF_LINE
+#endif
 
 // Before a loop with few, constant turns over values that belong in registers.
 #if defined(__CUDACC__) || defined(__clang__)

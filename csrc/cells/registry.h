@@ -18,4 +18,12 @@ using AllCells = CellList<  //
     Gru,                    //
     Mgu>;
 
+// Those that take Terms; the CPU engine has them with the lanes over the units.
+using OpenCells = CellList<  //
+    RnnOpen,                 //
+    LstmOpen<false>,         //
+    LstmOpen<true>,          //
+    GruOpen,                 //
+    GruResetBefore>;
+
 }  // namespace rnncells

@@ -1,4 +1,5 @@
-// SimpleRNN (Elman 1990): h' = f(W_ih x + b_ih + W_hh h + b_hh), f = tanh or ReLU.
+// SimpleRNN (Elman 1990): h' = f(W_ih x + b_ih + W_hh h + b_hh), f = tanh or ReLU, or, open, what
+// is chosen.
 #pragma once
 
 #include "cells/activations.h"
@@ -10,7 +11,7 @@ struct SimpleRnnBase {
   static constexpr int gates = 1, states = 1, phases = 1, saved = 0;
   static constexpr int unit_parameters = 0;
   static constexpr bool row_statistics = false, direct_hidden = false;
-  static constexpr bool output_slope = true;
+  static constexpr bool output_slope = true, open = false;
   static constexpr Phase phase(int) { return {{0, 1}, {0, 1}, {0, 1}, {0, 0}, -1, {0}}; }
 };
 
@@ -44,6 +45,30 @@ struct RnnRelu : SimpleRnnBase {
     // As in torch: a NaN output stops the gradient no more than a positive one does.
     share_gradient[0] = select_less(V(0), next[0], state_gradient[0],
                                     select_less(next[0], V(1), V(0), state_gradient[0]));
+    state_gradient[0] = V(0);
+  }
+};
+
+struct RnnOpen {
+  static constexpr const char* name = "rnn_open";
+  static constexpr int gates = 1, states = 1, phases = 1, saved = 1;
+  static constexpr int unit_parameters = 0;
+  static constexpr bool row_statistics = false, direct_hidden = false;
+  static constexpr bool output_slope = false, open = true;
+  static constexpr Phase phase(int) { return {{0, 1}, {0, 1}, {0, 1}, {0, 1}, -1, {0}}; }
+
+  template <int P, class V>
+  RNNCELLS_INLINE static void forward(const Terms<V>& terms, const V* share, const V*, V* next,
+                                      V* save) {
+    next[0] = terms.activations.candidate(share[0]);
+    save[0] = share[0];
+  }
+
+  template <int P, class V>
+  RNNCELLS_INLINE static void backward(const Terms<V>& terms, const V* save, const V*, const V*, V,
+                                       V* state_gradient, V* share_gradient) {
+    const V h = terms.activations.candidate(save[0]);
+    share_gradient[0] = state_gradient[0] * terms.activations.candidate_slope(save[0], h);
     state_gradient[0] = V(0);
   }
 };

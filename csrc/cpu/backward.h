@@ -8,6 +8,7 @@
 #pragma once
 
 #include "cpu/recompute.h"
+#include "cpu/variant.h"
 #include "cpu/weight_gradients.h"
 
 namespace rnncells {
@@ -30,7 +31,11 @@ class BackwardPass {
         size_(call.sizes),
         steps_(call.sizes, call.row_counts, call.order, call.reverse),
         projected_(call.weights.projection != nullptr),
-        slots_(reserve_slots<Cell>() + projected_),
+        masks_(call.variant.masks()),
+        zones_(call.variant.zones()),
+        varied_(call.variant.any()),
+        made_slot_(reserve_slots<Cell>() + projected_),
+        slots_(made_slot_ + (zones_ ? states : 0)),
         padded_(ceil_divide(size_.units, lanes) * lanes),
         width_(shares * size_.units),
         chunk_rows_(rows_of_chunks(size_, width_)),
@@ -48,10 +53,25 @@ class BackwardPass {
         stored_zeros_(padded_),
         gradients_((chunk_rows_ + size_.batch) * width_),
         output_gradients_(projected_ ? chunk_rows_ * size_.outputs : 0),
-        results_(steps_.padded() ? size_.batch * result_width() : 0) {
+        results_(steps_.padded() ? size_.batch * result_width() : 0),
+        state_gradients_(varied_ ? size_.batch * space_width() : 0),
+        mask_(masks_ ? size_.batch * space_width() : 0),
+        stays_(zones_ ? states * size_.batch * padded_ : 0),
+        anew_(call.variant.resets != nullptr ? states * size_.batch * space_width() : 0),
+        unit_parameters_(Cell::unit_parameters * padded_),
+        unit_sums_(wants_unit_parameters() ? size_.batch * Cell::unit_parameters * size_.units
+                                           : 0) {
     check_cell<Cell>();
     zeros_.clear(larger(padded_, widest));
     stored_zeros_.clear(padded_);
+    if (varied_) state_gradients_.clear(size_.batch * space_width());
+    if (wants_unit_parameters()) {
+      unit_sums_.clear(size_.batch * Cell::unit_parameters * size_.units);
+    }
+    pack_unit_parameters<Cell>(call.weights, size_.units, unit_parameters_.get());
+    for (int64_t row = 0; row < size_.batch && masks_; ++row) {
+      draw_recurrent_mask(call.variant, steps_.sequence(row), size_.outputs, mask_row(row));
+    }
     const Weights<S>& w = call.weights;
     for_phases<Cell>([&](auto index) {
       constexpr int P = decltype(index)::value;
@@ -77,7 +97,7 @@ class BackwardPass {
 
   void run() {
     const int64_t per_row = Cell::gates * size_.units * (size_.inputs + size_.outputs);
-    WeightGradients<Cell, S> weights(call_, steps_, chunk_rows_);
+    WeightGradients<Cell, S> weights(call_, steps_, chunk_rows_, mask_.get(), space_width());
     std::optional<Recompute<Cell, S>> again;
     if (recomputes_) again.emplace(call_, steps_, chunk_rows_, most_steps());
     Chunk chunk{size_.steps, size_.steps, 0, 0, nullptr, nullptr, 0};
@@ -106,6 +126,7 @@ class BackwardPass {
                   saved_rows(chunk, chunk.first_time, 0, 0).base);
     }
     weights.finish();
+    if (wants_unit_parameters()) add_unit_sums();
   }
 
  private:
@@ -148,7 +169,9 @@ class BackwardPass {
     return most;
   }
   // Other cells and series would need more than one place at which all threads wait.
-  bool can_share_units() const { return Cell::phases == 1 && !projected_ && !steps_.ragged(); }
+  bool can_share_units() const {
+    return Cell::phases == 1 && !projected_ && !steps_.ragged() && !varied_;
+  }
   int64_t panel_count() const { return ceil_divide(padded_ / lanes, panel_vectors); }
   Rows<T> gradient_rows(const Chunk& chunk, int64_t t, int64_t row) const {
     return {chunk.gradients + (steps_.offset(t) - chunk.first_row + row) * width_, width_};
@@ -180,7 +203,13 @@ class BackwardPass {
     OrderedRows<const S> previous[states], next[states], y_gradient;
     Rows<const S> saved;
     Rows<T> carry[states], gradients, next_gradients;
+    Rows<T> state_gradient;  // with a variant: of what the cell made of h
   };
+
+  // Wide enough for a state, or for what a recurrent product passes back.
+  int64_t space_width() const { return larger(padded_, ceil_divide(size_.outputs, lanes) * lanes); }
+  T* mask_row(int64_t row) const { return mask_ + row * space_width(); }
+  T* stays_row(int i, int64_t row) const { return stays_ + (i * size_.batch + row) * padded_; }
 
   void run_rows(const Chunk& chunk, int64_t begin, int64_t end, const Part& part) const {
     for (int64_t s = chunk.s1 - 1; s >= chunk.s0; --s) {
@@ -258,7 +287,11 @@ class BackwardPass {
     }
     step.saved = saved_rows(chunk, t, first, 0);
     // With a projection what it multiplied stands in for h, which the cell then never looks at.
-    if (projected_) step.next[0] = step.previous[0] = saved_rows(chunk, t, first, slots_ - 1);
+    if (projected_) step.next[0] = step.previous[0] = saved_rows(chunk, t, first, made_slot_ - 1);
+    for (int i = 0; i < states && zones_; ++i) {
+      step.next[i] = saved_rows(chunk, t, first, made_slot_ + i);
+    }
+    if (call_.variant.resets != nullptr) start_anew(step);
     step.y_gradient = {stored_zeros_.get(), 0, nullptr};
     if (call_.y_gradient != nullptr) {
       step.y_gradient = steps_.rows_of(call_.y_gradient, t, first, call_.y_gradient_step_stride,
@@ -266,9 +299,127 @@ class BackwardPass {
     }
     step.gradients = gradient_rows(chunk, t, first);
     step.next_gradients = final ? step.gradients : gradient_rows(chunk, steps_.after(t), first);
+    step.state_gradient = {state_gradients_ + first * space_width(), space_width()};
     if (projected_) output_gradient(chunk, step);
+    if (varied_ && !projected_) open_states(step);
     for_phases_backward<Cell>(
         [&](auto index) { run_phase<decltype(index)::value>(chunk, step, part); });
+    if (varied_) close_states(step);
+    if (wants_unit_parameters()) sum_units(step);
+  }
+
+  bool wants_unit_parameters() const {
+    return Cell::unit_parameters > 0 && call_.unit_parameter_gradient != nullptr;
+  }
+
+  // Each sequence has sums of its own, so that no sum depends on how the sequences are split.
+  RNNCELLS_OUT_OF_LINE void sum_units(const Step& step) const {
+    if constexpr (Cell::unit_parameters > 0) {
+      for (int64_t row = 0; row < step.rows; ++row) {
+        T* sums = unit_sums_ + (step.row + row) * Cell::unit_parameters * size_.units;
+        for (int k = 0; k < Cell::unit_parameters; ++k, sums += size_.units) {
+          const UnitParameter parameter = Cell::parameter(k);
+          const T* gradient = step.gradients[row] + parameter.share * size_.units;
+          const S* state = (parameter.after ? step.next : step.previous)[parameter.state][row];
+          for (int64_t j = 0; j < size_.units; ++j) sums[j] += gradient[j] * widen(state[j]);
+        }
+      }
+    }
+  }
+  RNNCELLS_OUT_OF_LINE void add_unit_sums() {
+    const int64_t width = Cell::unit_parameters * size_.units;
+    T* total = unit_sums_.get();
+    for (int64_t row = 1; row < size_.batch; ++row) {
+      for (int64_t j = 0; j < width; ++j) total[j] += unit_sums_.get()[row * width + j];
+    }
+    narrow_row(static_cast<const T*>(total), width, call_.unit_parameter_gradient);
+  }
+
+  // The states before the step, as the cell saw them. With a projection it never looks at h.
+  RNNCELLS_OUT_OF_LINE void start_anew(Step& step) const {
+    const auto anew = [&](int64_t row) {
+      return starts_anew(call_.variant, steps_, step.t, step.row + row);
+    };
+    bool some = false;
+    for (int64_t row = 0; row < step.rows && !some; ++row) some = anew(row);
+    for (int i = projected_ ? 1 : 0; i < states && some; ++i) {
+      const Rows<S> target{anew_ + (i * size_.batch + step.row) * space_width(), space_width()};
+      for (int64_t row = 0; row < step.rows; ++row) {
+        if (anew(row)) {
+          clear_row(target[row], size_.units);
+        } else {
+          copy_row(step.previous[i][row], size_.units, target[row]);
+        }
+      }
+      step.previous[i] = {target.base, target.stride, nullptr};
+    }
+  }
+
+  // What phase P's product of step t passes back to what it multiplied, for `rows` rows from `row`
+  // on, without what the mask kept from it and, for h, without the sequences that began there.
+  template <int P>
+  void pass_back(Rows<T> gradients, int64_t t, int64_t row, int64_t rows, Rows<T> out) const {
+    for (int64_t column = 0; column < size_.outputs; column += widest) {
+      const int64_t columns = smaller(widest, size_.outputs - column);
+      multiply_panel<T>(ceil_divide(columns, lanes), rows, recurrent_factors<P>(gradients, column),
+                        out.base + column, out.stride, columns, false);
+    }
+    for (int64_t i = 0; i < rows; ++i) {
+      T* target = out[i];
+      if (P == 0 && starts_anew(call_.variant, steps_, t, row + i)) {
+        clear_row(target, size_.outputs);
+      } else if (masks_) {
+        const T* mask = mask_row(row + i);
+        for (int64_t j = 0; j < size_.outputs; ++j) target[j] *= mask[j];
+      }
+    }
+  }
+
+  // The gradient of what the cell made of each state; what zoneout lets pass to the state before
+  // stands aside.
+  RNNCELLS_OUT_OF_LINE void open_states(const Step& step) const {
+    if (!step.final) {
+      pass_back<0>(step.next_gradients, steps_.after(step.t), step.row, step.rows,
+                   step.state_gradient);
+    }
+    for (int64_t row = 0; row < step.rows; ++row) {
+      T* target = step.state_gradient[row];
+      const T* direct = step.carry[0][row];
+      const S* outside = step.y_gradient[row];
+      if (step.final) clear_row(target, size_.units);
+      for (int64_t j = 0; j < size_.units; ++j) target[j] += widen(outside[j]) + direct[j];
+    }
+    for (int i = 0; i < states && zones_; ++i) {
+      if (!(call_.variant.zoneout[i] > 0)) continue;
+      for (int64_t row = 0; row < step.rows; ++row) {
+        T *stays = stays_row(i, step.row + row), *gradient = step.carry[i][row];
+        if (i == 0) gradient = step.state_gradient[row];
+        zoneout_row(call_.variant, i, call_.variant.first_time + step.t,
+                    steps_.sequence(step.row + row), size_.units, stays);
+        for (int64_t j = 0; j < size_.units; ++j) {
+          const T whole = gradient[j];
+          gradient[j] = (T(1) - stays[j]) * whole;
+          stays[j] *= whole;
+        }
+      }
+    }
+  }
+
+  // The gradients of the states before the step, but for what goes through its product.
+  RNNCELLS_OUT_OF_LINE void close_states(const Step& step) const {
+    for (int i = projected_ ? 1 : 0; i < states; ++i) {
+      for (int64_t row = 0; row < step.rows; ++row) {
+        T* target = step.carry[i][row];
+        if (i == 0 && !Cell::direct_hidden) clear_row(target, size_.units);
+        if (call_.variant.zoneout[i] > 0) {
+          const T* passed = stays_row(i, step.row + row);
+          for (int64_t j = 0; j < size_.units; ++j) target[j] += passed[j];
+        }
+        if (starts_anew(call_.variant, steps_, step.t, step.row + row)) {
+          clear_row(target, size_.units);
+        }
+      }
+    }
   }
 
   // What phase P's recurrent product passes back: share gradients x W_hh.
@@ -286,6 +437,11 @@ class BackwardPass {
   // With a projection: the gradient of h, of which W_hr passes some to each unit.
   RNNCELLS_OUT_OF_LINE void output_gradient(const Chunk& chunk, const Step& step) const {
     const Rows<T> out = output_gradient_rows(chunk, step.t, step.row);
+    const bool given_back = varied_ && !step.final;
+    if (given_back) {
+      pass_back<0>(step.next_gradients, steps_.after(step.t), step.row, step.rows,
+                   step.state_gradient);
+    }
     const bool given = step.final && call_.last_gradient[0] != nullptr;
     OrderedRows<const S> last{nullptr, 0, nullptr};
     if (given) last = steps_.state_rows(call_.last_gradient[0], step.row, size_.outputs);
@@ -297,8 +453,10 @@ class BackwardPass {
         clear_row(target, size_.outputs);
       }
       for (int64_t j = 0; j < size_.outputs && given; ++j) target[j] += widen(last[row][j]);
+      const T* back = step.state_gradient[row];
+      for (int64_t j = 0; j < size_.outputs && given_back; ++j) target[j] += back[j];
     }
-    if (step.final) return;
+    if (step.final || varied_) return;
     for (int64_t column = 0; column < size_.outputs; column += widest) {
       const int64_t columns = smaller(widest, size_.outputs - column);
       multiply_panel<T>(ceil_divide(columns, lanes), step.rows,
@@ -314,6 +472,10 @@ class BackwardPass {
     constexpr int source = P == last_phase ? 0 : P + 1;
     const bool projection = P == last_phase && projected_;
     const bool none = P == last_phase && step.final && !projected_;
+    const bool prepared = P == last_phase ? varied_ && !projected_ : masks_;
+    if (P != last_phase && prepared) {
+      pass_back<source>(step.gradients, step.t, step.row, step.rows, step.state_gradient);
+    }
     const Rows<T> gradients = P == last_phase ? step.next_gradients : step.gradients;
     const int64_t panels = ceil_divide(padded_ / lanes, panel_vectors);
     const int64_t vectors = smaller(part.end(panels) * panel_vectors, padded_ / lanes);
@@ -323,25 +485,28 @@ class BackwardPass {
         const Rows<T> h = output_gradient_rows(chunk, step.t, step.row);
         factors = {size_.outputs, h.base, h.stride, 1,
                    projection_weights_ + v0 * lanes * size_.outputs};
-      } else if (!none) {
+      } else if (!none && !prepared) {
         factors = recurrent_factors<source>(gradients, v0 * lanes);
       }
+      const Rows<const T> start{prepared ? step.state_gradient.base + v0 * lanes : zeros_.get(),
+                                prepared ? step.state_gradient.stride : 0};
       const int64_t count = smaller(panel_vectors, vectors - v0);
-      if (count == 4) run_panel<P, 4>(step, factors, v0 * lanes);
-      if (count == 3) run_panel<P, 3>(step, factors, v0 * lanes);
-      if (count == 2) run_panel<P, 2>(step, factors, v0 * lanes);
-      if (count == 1) run_panel<P, 1>(step, factors, v0 * lanes);
+      if (count == 4) run_panel<P, 4>(step, start, factors, v0 * lanes);
+      if (count == 3) run_panel<P, 3>(step, start, factors, v0 * lanes);
+      if (count == 2) run_panel<P, 2>(step, start, factors, v0 * lanes);
+      if (count == 1) run_panel<P, 1>(step, start, factors, v0 * lanes);
     }
   }
 
   template <int P, int Count>
-  void run_panel(const Step& step, const Factors<T>& factors, int64_t first_unit) const {
+  void run_panel(const Step& step, const Rows<const T>& start, const Factors<T>& factors,
+                 int64_t first_unit) const {
     alignas(64) T tile[tile_rows(Count) * Count * lanes];
     for_row_tiles(step.rows, tile_rows(Count), [&](int64_t first, int64_t height) {
       Factors<T> part = factors;
       part.a += first * factors.row_stride;
-      tile_kernel<T, Count, Count, 0>(height)(zeros_.get(), 0, part, no_factors<T>(), tile,
-                                              Count * lanes);
+      tile_kernel<T, Count, Count, 0>(height)(start[first], start.stride, part, no_factors<T>(),
+                                              tile, Count * lanes);
       for (int v = 0; v < Count; ++v) {
         const int64_t unit = first_unit + v * lanes;
         const int present = static_cast<int>(smaller(lanes, size_.units - unit));
@@ -361,6 +526,12 @@ class BackwardPass {
     constexpr Range own = Cell::phase(P).shares;
     constexpr int first_state = Cell::direct_hidden ? 0 : 1;
     const int64_t units = size_.units;
+    V parameter[Cell::unit_parameters + 1];
+    RNNCELLS_UNROLL
+    for (int k = 0; k < Cell::unit_parameters; ++k) {
+      parameter[k] = V::load(unit_parameters_ + k * padded_ + unit);
+    }
+    const Terms<V> terms{{call_.variant.activations}, parameter};
     for (int64_t m = 0; m < height; ++m, tile += count * lanes) {
       const int64_t row = first + m;
       V save[save_count], previous[states], next[states], state_gradient[states], gradient[shares];
@@ -385,7 +556,7 @@ class BackwardPass {
             P < last_phase && i < own.end() ? load_lanes<Full>(target + i * units, present) : V(0);
       }
       if constexpr (P == last_phase) {
-        if (projected_) {
+        if (projected_ || varied_) {
           state_gradient[0] = product;
         } else {
           const V outside = product + load_lanes<Full>(step.y_gradient[row] + unit, present);
@@ -393,7 +564,7 @@ class BackwardPass {
               Cell::direct_hidden || step.final ? outside + state_gradient[0] : outside;
         }
       }
-      Cell::template backward<P>(save, previous, next, product, state_gradient, gradient);
+      cell_backward<Cell, P>(terms, save, previous, next, product, state_gradient, gradient);
       RNNCELLS_UNROLL
       for (int i = 0; i < shares; ++i) {
         if (i < own.end()) store_lanes<Full>(gradient[i], target + i * units, present);
@@ -481,6 +652,10 @@ class BackwardPass {
       }
       if (i > 0) continue;
       const Rows<T> gradients = gradient_rows(chunk, t, first);
+      if (varied_) {
+        initial_hidden_gradient(gradients, t, first, rows, out);
+        continue;
+      }
       S* together = gather(out, rows, width, first, Cell::direct_hidden);
       for (int64_t column = 0; column < width; column += widest) {
         const int64_t columns = smaller(widest, width - column);
@@ -492,21 +667,42 @@ class BackwardPass {
     }
   }
 
+  // The same of h, with a variant.
+  RNNCELLS_OUT_OF_LINE void initial_hidden_gradient(const Rows<T>& gradients, int64_t t,
+                                                    int64_t first, int64_t rows,
+                                                    const OrderedRows<S>& out) const {
+    const Rows<T> back{state_gradients_ + first * space_width(), space_width()};
+    pass_back<0>(gradients, t, first, rows, back);
+    for (int64_t row = 0; row < rows; ++row) {
+      const T* direct = carry(0, first)[row];
+      for (int64_t j = 0; j < size_.outputs && !projected_; ++j) back[row][j] += direct[j];
+      narrow_row(static_cast<const T*>(back[row]), size_.outputs, out[row]);
+    }
+  }
+
   const BackwardCall<S>& call_;
   const Sizes size_;
   const TimeSteps steps_;
   const bool projected_;
-  const int slots_;               // of what BPTT needs of a step
-  const int64_t padded_;          // units, filled up to whole vectors
-  const int64_t width_;           // of a row of share gradients
-  const int64_t chunk_rows_;      // at most, in one chunk
-  const bool recomputes_;         // there is something to recompute
-  const int kept_slots_;          // of the reserve
-  const bool back_through_time_;  // whether any gradient goes through the recurrent weights
+  const bool masks_, zones_, varied_;  // see Variant
+  const int made_slot_;                // of the reserve, for what zoneout mixes
+  const int slots_;                    // of what BPTT needs of a step
+  const int64_t padded_;               // units, filled up to whole vectors
+  const int64_t width_;                // of a row of share gradients
+  const int64_t chunk_rows_;           // at most, in one chunk
+  const bool recomputes_;              // there is something to recompute
+  const int kept_slots_;               // of the reserve
+  const bool back_through_time_;       // whether any gradient goes through the recurrent weights
   Buffer<T> recurrent_weights_, input_weights_, projection_weights_, carry_, zeros_;
   Buffer<S> stored_zeros_;
   Buffer<T> gradients_, output_gradients_;
   Buffer<S> results_;  // of a step's rows, before they go where their order says
+  // Of a variant, a row for each sequence: the gradient of what the cell made of h; the mask on h;
+  // what stays of each state, and then of its gradient; the states before a step.
+  Buffer<T> state_gradients_, mask_, stays_;
+  const Buffer<S> anew_;
+  const Buffer<T> unit_parameters_;  // [K, padded]
+  Buffer<T> unit_sums_;              // of their gradients, [B, K, H]
 };
 
 }  // namespace RNNCELLS_ISA

@@ -21,11 +21,15 @@
 // With `recompute` the reserve has the states besides the output and no more, [T, B, (states-1)*H]
 // or [N, (states-1)*H], and the backward pass runs the forward pass once more, a few time steps at
 // a time. The lanes are then over the units, or, forward, along the depth.
+//
+// With a variant the lanes are over the units. Zoneout, which no projection allows, takes as many
+// more slots of the reserve as the cell has states, for what the cell itself made of them.
 #pragma once
 
 #include <cstdint>
 #include <type_traits>
 
+#include "cells/activation.h"
 #include "cpu/half.h"
 
 namespace rnncells {
@@ -51,6 +55,29 @@ struct Sizes {
   int64_t steps, batch, inputs, units, outputs;
 };
 
+// What a call does besides the plain recurrence; by default nothing.
+struct Variant {
+  ActivationChoice activations = {Activation::tanh, Activation::sigmoid};  // of an open cell
+  const bool* resets = nullptr;  // [T, B]: before which steps a sequence's states become zero
+  int64_t resets_step_stride = 0, resets_batch_stride = 0;
+  bool draws = false;  // dropout and zoneout are drawn; else the one is off, the other's
+                       // expectation is taken
+  uint64_t seed = 0;
+  uint32_t stream = 0;              // which of the layer's directions draws
+  double recurrent_dropout = 0;     // of what the recurrent products multiply: one mask a sequence
+  double zoneout[max_states] = {};  // the probability that a unit's state stays, step by step
+  int64_t first_time = 0;           // the time step, in resets and draws, of the call's first one
+
+  bool masks() const { return draws && recurrent_dropout > 0; }
+  bool zones() const {
+    for (const double rate : zoneout) {
+      if (rate > 0) return true;
+    }
+    return false;
+  }
+  bool any() const { return resets != nullptr || masks() || zones(); }
+};
+
 // T: how the values are stored; see half.h for what they are computed in.
 template <class T>
 struct Weights {
@@ -64,6 +91,7 @@ struct Weights {
   int64_t recurrent_bias_stride;
   const T* projection;  // W_hr [P, H], or null: the outputs are the cell's hidden state
   int64_t projection_row_stride, projection_column_stride;
+  const T* unit_parameters;  // [K, H] contiguous, of a cell that has K of them; or null for zeros
 };
 
 template <class T>
@@ -83,6 +111,7 @@ struct ForwardCall {
   T* reserve;           // [T, B, R*H] or [N, R*H], R + 1 with a projection; null: nothing is kept
   bool recompute;
   const void* packed;  // the weights as LayerFunctions::pack left them; null: they are packed here
+  Variant variant;
   Pool pool;
 };
 
@@ -112,6 +141,8 @@ struct BackwardCall {
   T* input_bias_gradient;           // [G*H]
   T* recurrent_bias_gradient;       // [G*H]
   T* projection_gradient;           // [P, H] contiguous
+  T* unit_parameter_gradient;       // [K, H] contiguous
+  Variant variant;                  // the forward call's
   Pool pool;
 };
 
@@ -119,6 +150,8 @@ struct CellFacts {
   const char* name;
   int gates, states, phases, reserve_slots;
   bool projects;  // can have a projection: h flows into the next h by the product alone
+  int unit_parameters;
+  bool open;  // it takes activations, and unit parameters where it has any
 };
 
 template <class T>

@@ -13,7 +13,7 @@ namespace RNNCELLS_ISA {
 template <class Cell, class S>
 void forward(const ForwardCall<S>& call) {
   if (call.sizes.batch == 0) return;
-  if constexpr (Cell::phases == 1) {
+  if constexpr (Cell::phases == 1 && !Cell::open) {
     if (call.regime == Regime::batch) return LaneForward<Cell, S>(call).run();
     if (call.regime == Regime::depth) return RowForward<Cell, S>(call).run();
   }
@@ -27,7 +27,7 @@ void forward(const ForwardCall<S>& call) {
 template <class Cell, class S>
 void backward(const BackwardCall<S>& call) {
   if (call.sizes.batch == 0) return;
-  if constexpr (Cell::phases == 1) {
+  if constexpr (Cell::phases == 1 && !Cell::open) {
     if (call.regime == Regime::batch) return LaneBackward<Cell, S>(call).run();
   }
   BackwardPass<Cell, S>(call).run();
@@ -52,20 +52,20 @@ constexpr LayerFunctions<S> functions() {
 template <class Cell>
 constexpr CellEngine entry() {
   return {{Cell::name, Cell::gates, Cell::states, Cell::phases, reserve_slots<Cell>(),
-           !Cell::direct_hidden},
+           !Cell::direct_hidden, Cell::unit_parameters, Cell::open},
           functions<Cell, float>(),
           functions<Cell, double>(),
           functions<Cell, Float16>(),
           functions<Cell, BFloat16>()};
 }
 
-template <class... Cell>
-CellTable table(CellList<Cell...>) {
-  static constexpr CellEngine entries[] = {entry<Cell>()...};
-  return {entries, static_cast<int>(sizeof...(Cell))};
+template <class... Cell, class... Open>
+CellTable table(CellList<Cell...>, CellList<Open...>) {
+  static constexpr CellEngine entries[] = {entry<Cell>()..., entry<Open>()...};
+  return {entries, static_cast<int>(sizeof...(Cell) + sizeof...(Open))};
 }
 
-CellTable engine() { return table(AllCells()); }
+CellTable engine() { return table(AllCells(), OpenCells()); }
 
 }  // namespace RNNCELLS_ISA
 }  // namespace rnncells

@@ -10,6 +10,7 @@
 
 #include "cpu/packed.h"
 #include "cpu/team.h"
+#include "cpu/variant.h"
 
 namespace rnncells {
 namespace RNNCELLS_ISA {
@@ -68,7 +69,10 @@ class ForwardPass {
         fused_(size_.inputs <= widest_fused_input),
         projected_(call.weights.projection != nullptr),
         gathers_(converts<S> || call.order != nullptr),
-        slots_(reserve_slots<Cell>() + projected_),
+        masks_(call.variant.masks()),
+        zones_(call.variant.zones()),
+        made_slot_(reserve_slots<Cell>() + projected_),
+        slots_(made_slot_ + (zones_ ? states : 0)),
         keeps_states_(!Keep && call.reserve != nullptr),
         where_(size_, projected_),
         own_(call.packed == nullptr ? where_.elements() : 0),
@@ -80,6 +84,7 @@ class ForwardPass {
     input_weights_ = biases_ + where_.input();
     recurrent_weights_ = biases_ + where_.recurrent();
     projection_weights_ = biases_ + where_.projection();
+    unit_parameters_ = biases_ + where_.unit_parameters();
   }
 
   void run() const {
@@ -104,6 +109,10 @@ class ForwardPass {
                               // successor
     const Buffer<S> saved, hidden, projected;
     const Buffer<T> shares, wide_x, wide_operand;
+    // Of a variant: what the cell makes of each state, before zoneout; the states before a step,
+    // with those that start anew; what a recurrent product multiplies, and the mask on it.
+    const Buffer<S> made, anew, masked;
+    const Buffer<T> mask, stays;
 
     Workspace(const ForwardPass& pass, int64_t first, int64_t count)
         : begin(first),
@@ -118,7 +127,20 @@ class ForwardPass {
           projected(pass.projected_ && pass.steps_.padded() ? rows * pass.size_.outputs : 0),
           shares(pass.fused_ ? 0 : chunk * rows * pass.layout_.row()),
           wide_x(pass.gathers_ ? (pass.fused_ ? 1 : chunk) * rows * pass.size_.inputs : 0),
-          wide_operand(pass.gathers_ ? rows * larger(pass.size_.units, pass.size_.outputs) : 0) {}
+          wide_operand(pass.gathers_ ? rows * widest(pass) : 0),
+          made(pass.zones_ && !Keep ? states * rows * pass.layout_.padded() : 0),
+          anew(pass.call_.variant.resets != nullptr ? states * rows * widest(pass) : 0),
+          masked(pass.masks_ ? rows * widest(pass) : 0),
+          mask(pass.masks_ ? rows * widest(pass) : 0),
+          stays(pass.zones_ ? pass.layout_.padded() : 0) {
+      for (int64_t row = 0; row < rows && pass.masks_; ++row) {
+        draw_recurrent_mask(pass.call_.variant, pass.steps_.sequence(begin + row),
+                            pass.size_.outputs, mask + row * widest(pass));
+      }
+    }
+    static int64_t widest(const ForwardPass& pass) {
+      return larger(pass.size_.units, pass.size_.outputs);
+    }
   };
 
   // Some rows of one time step: where their states come from and go to.
@@ -126,18 +148,23 @@ class ForwardPass {
     int64_t rows;
     OrderedRows<const S> previous[states];
     OrderedRows<S> next[states];
-    Rows<S> saved;          // [rows, saved * saved_width]
-    OrderedRows<S> hidden;  // what the cell computes: h, or with a projection its operand
-    Operand<T> x;           // the input, or
-    Rows<const T> shares;   // its shares (or the biases), in panels
-    T* wide;                // space for an operand,
-    S* projected;           // and for what the projection gives
+    Rows<S> saved;                // [rows, saved * saved_width]
+    OrderedRows<S> made[states];  // what the cell computes: the states, but with a projection its
+                                  // operand for h, and with zoneout what is then mixed
+    Operand<T> x;                 // the input, or
+    Rows<const T> shares;         // its shares (or the biases), in panels
+    T* wide;                      // space for an operand,
+    S* projected;                 // and for what the projection gives
+    const Workspace* space;
+    int64_t t, first;  // the step, and the first of these rows among the thread's
   };
 
   // Of a sequence in one step, in multiply-adds.
   int64_t row_work() const { return Cell::gates * size_.units * (size_.inputs + size_.outputs); }
   // Other cells and series would need more than one place at which all threads wait.
-  bool can_share_units() const { return Cell::phases == 1 && !projected_ && !steps_.ragged(); }
+  bool can_share_units() const {
+    return Cell::phases == 1 && !projected_ && !steps_.ragged() && !call_.variant.any();
+  }
   int64_t panel_count() const {
     return ceil_divide(layout_.vectors, PhaseLayout<Cell, 0>::unit_vectors);
   }
@@ -166,6 +193,7 @@ class ForwardPass {
     const Step step = step_of(s, first, last, going_on, space);
     for_phases<Cell>([&](auto index) { run_phase<decltype(index)::value>(step, part); });
     if (projected_) project(step);
+    if (zones_) zone_out(step);
   }
 
   Rows<S> reserved(int64_t t, int64_t row, int64_t slot) const {
@@ -203,14 +231,22 @@ class ForwardPass {
         step.previous[i] = {zeros_.get(), 0, nullptr};
       }
     }
+    step.space = &space;
+    step.t = t;
+    step.first = first;
+    if (call_.variant.resets != nullptr) start_anew(step);
     const int64_t padded = layout_.padded();
-    step.hidden = step.next[0];
+    for (int i = 0; i < states; ++i) step.made[i] = step.next[i];
     if constexpr (Keep) {
       step.saved = reserved(t, row, 0);
-      if (projected_) step.hidden = reserved(t, row, slots_ - 1);
+      if (projected_) step.made[0] = reserved(t, row, made_slot_ - 1);
+      for (int i = 0; i < states && zones_; ++i) step.made[i] = reserved(t, row, made_slot_ + i);
     } else {
       step.saved = {space.saved + first * Cell::saved * padded, Cell::saved * padded};
-      if (projected_) step.hidden = {space.hidden + first * padded, padded, nullptr};
+      if (projected_) step.made[0] = {space.hidden + first * padded, padded, nullptr};
+      for (int i = 0; i < states && zones_; ++i) {
+        step.made[i] = {space.made + (i * space.rows + first) * padded, padded, nullptr};
+      }
     }
     step.wide = space.wide_operand.get();
     step.projected = space.projected.get();
@@ -308,6 +344,7 @@ class ForwardPass {
     if constexpr (operand_slot >= 0) {
       source = {step.saved.base + operand_slot * saved_width(), step.saved.stride, nullptr};
     }
+    if (masks_) source = masked(step, source);
     const Operand<T> operand = as_operand<S>(source, 1, step.rows, size_.outputs, step.wide);
     for_panels<P>(part, [&](auto vectors, int64_t v0) {
       constexpr int count = decltype(vectors)::value;
@@ -342,6 +379,12 @@ class ForwardPass {
     constexpr Range filled = L::phase.saves;
     // With a projection h has another width than the units; a cell that allows one never looks.
     constexpr int first_state = Cell::direct_hidden ? 0 : 1;
+    V parameter[Cell::unit_parameters + 1];
+    RNNCELLS_UNROLL
+    for (int k = 0; k < Cell::unit_parameters; ++k) {
+      parameter[k] = V::load(unit_parameters_ + k * layout_.padded() + unit);
+    }
+    const Terms<V> terms{{call_.variant.activations}, parameter};
     for (int64_t m = 0; m < height; ++m, tile += L::shares * count * lanes) {
       V share[L::shares], previous[states], next[states], save[save_count];
       RNNCELLS_UNROLL
@@ -356,7 +399,7 @@ class ForwardPass {
       for (int i = 0; i < Cell::saved; ++i) {
         if (i < filled.first) save[i] = load_lanes<Full>(saved + i * saved_width(), present);
       }
-      Cell::template forward<P>(share, previous, next, save);
+      cell_forward<Cell, P>(terms, share, previous, next, save);
       if constexpr (saves) {
         RNNCELLS_UNROLL
         for (int i = 0; i < Cell::saved; ++i) {
@@ -365,11 +408,64 @@ class ForwardPass {
         }
       }
       if constexpr (P == Cell::phases - 1) {
-        store_lanes<Full>(next[0], step.hidden[first + m] + unit, present);
         RNNCELLS_UNROLL
-        for (int i = 1; i < states; ++i) {
-          store_lanes<Full>(next[i], step.next[i][first + m] + unit, present);
+        for (int i = 0; i < states; ++i) {
+          store_lanes<Full>(next[i], step.made[i][first + m] + unit, present);
         }
+      }
+    }
+  }
+
+  // The states before the step, zero where they start anew.
+  RNNCELLS_OUT_OF_LINE void start_anew(Step& step) const {
+    const Workspace& space = *step.space;
+    const auto anew = [&](int64_t row) {
+      return starts_anew(call_.variant, steps_, step.t, space.begin + step.first + row);
+    };
+    bool some = false;
+    for (int64_t row = 0; row < step.rows && !some; ++row) some = anew(row);
+    if (!some) return;
+    const int64_t width = Workspace::widest(*this);
+    for (int i = 0; i < states; ++i) {
+      const Rows<S> target{space.anew + (i * space.rows + step.first) * width, width};
+      for (int64_t row = 0; row < step.rows; ++row) {
+        if (anew(row)) {
+          clear_row(target[row], state_width(i));
+        } else {
+          copy_row(step.previous[i][row], state_width(i), target[row]);
+        }
+      }
+      step.previous[i] = {target.base, target.stride, nullptr};
+    }
+  }
+
+  // What a recurrent product multiplies, under the mask of recurrent dropout.
+  RNNCELLS_OUT_OF_LINE OrderedRows<const S> masked(const Step& step,
+                                                   const OrderedRows<const S>& source) const {
+    const Workspace& space = *step.space;
+    const int64_t width = Workspace::widest(*this);
+    S* out = space.masked + step.first * width;
+    const T* mask = space.mask + step.first * width;
+    for (int64_t row = 0; row < step.rows; ++row) {
+      multiply_row(source[row], mask + row * width, size_.outputs, out + row * width);
+    }
+    return {out, width, nullptr};
+  }
+
+  // Each state a mixture of what it was and what the cell made of it.
+  RNNCELLS_OUT_OF_LINE void zone_out(const Step& step) const {
+    const Workspace& space = *step.space;
+    for (int i = 0; i < states; ++i) {
+      for (int64_t row = 0; row < step.rows; ++row) {
+        if (!(call_.variant.zoneout[i] > 0)) {
+          copy_row(static_cast<const S*>(step.made[i][row]), size_.units, step.next[i][row]);
+          continue;
+        }
+        zoneout_row(call_.variant, i, call_.variant.first_time + step.t,
+                    steps_.sequence(space.begin + step.first + row), size_.units,
+                    space.stays.get());
+        mix_row<S>(step.previous[i][row], step.made[i][row], space.stays.get(), size_.units,
+                   step.next[i][row]);
       }
     }
   }
@@ -377,7 +473,7 @@ class ForwardPass {
   // h = W_hr m, where m is the hidden state that the cell computed.
   RNNCELLS_OUT_OF_LINE void project(const Step& step) const {
     constexpr int64_t widest = panel_vectors * lanes;
-    const Operand<T> hidden = as_operand<S>({step.hidden.base, step.hidden.stride, nullptr}, 1,
+    const Operand<T> hidden = as_operand<S>({step.made[0].base, step.made[0].stride, nullptr}, 1,
                                             step.rows, size_.units, step.wide);
     const bool scattered = step.next[0].order != nullptr;
     S* out = scattered ? step.projected : step.next[0].base;
@@ -423,13 +519,15 @@ class ForwardPass {
   const TimeSteps steps_;
   const ShareLayout<Cell, T> layout_;
   const bool fused_, projected_;
-  const bool gathers_;       // whether an operand is a copy of the rows that it is made of
-  const int slots_;          // of the reserve
-  const bool keeps_states_;  // those besides the output, and nothing else
+  const bool gathers_;        // whether an operand is a copy of the rows that it is made of
+  const bool masks_, zones_;  // see Variant
+  const int made_slot_;       // of the reserve, for what zoneout mixes
+  const int slots_;           // of the reserve
+  const bool keeps_states_;   // those besides the output, and nothing else
   const PackedWeights<Cell, S> where_;
   const Buffer<T> own_;
   Buffer<S> zeros_;
-  const T *biases_, *input_weights_, *recurrent_weights_, *projection_weights_;
+  const T *biases_, *input_weights_, *recurrent_weights_, *projection_weights_, *unit_parameters_;
 };
 
 }  // namespace RNNCELLS_ISA

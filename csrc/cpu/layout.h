@@ -16,7 +16,7 @@ namespace RNNCELLS_ISA {
 template <class Cell>
 constexpr void check_cell() {
   static_assert(Cell::states >= 1 && Cell::states <= max_states, "too many states");
-  static_assert(Cell::unit_parameters == 0, "the CPU engine has no learned values per unit yet");
+  static_assert(Cell::unit_parameters == 0 || Cell::open, "they come with Terms");
   static_assert(!Cell::row_statistics, "the CPU engine has no row statistics yet");
 }
 
@@ -135,6 +135,20 @@ RNNCELLS_OUT_OF_LINE void pack_biases(const Weights<S>& weights, int64_t units,
       }
     }
   });
+}
+
+// The learned values per unit, [K, units filled up to whole vectors].
+template <class Cell, class S>
+RNNCELLS_INLINE void pack_unit_parameters(const Weights<S>& weights, int64_t units,
+                                          Compute<S>* packed) {
+  const int64_t padded = ShareLayout<Cell, Compute<S>>(units).padded();
+  for (int k = 0; k < Cell::unit_parameters; ++k) {
+    Compute<S>* row = packed + k * padded;
+    for (int64_t j = 0; j < padded; ++j) {
+      const bool given = weights.unit_parameters != nullptr && j < units;
+      row[j] = given ? widen(weights.unit_parameters[k * units + j]) : Compute<S>(0);
+    }
+  }
 }
 
 // The rows of a weight that belong to `range`, in the order of the shares, as panels over its

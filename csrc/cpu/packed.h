@@ -20,9 +20,10 @@ class PackedWeights {
   int64_t input() const { return layout_.row(); }
   int64_t recurrent() const { return input() + layout_.row() * size_.inputs; }
   int64_t projection() const { return recurrent() + layout_.row() * size_.outputs; }
-  int64_t elements() const {
+  int64_t unit_parameters() const {
     return projection() + (projected_ ? packed_size<T>(size_.units, size_.outputs) : 0);
   }
+  int64_t elements() const { return unit_parameters() + Cell::unit_parameters * layout_.padded(); }
 
   RNNCELLS_OUT_OF_LINE void pack(const Weights<S>& w, T* out) const {
     pack_biases<Cell>(w, size_.units, out);
@@ -41,6 +42,7 @@ class PackedWeights {
                    w.projection, w.projection_row_stride, w.projection_column_stride, size_.units,
                    out + projection());
     }
+    pack_unit_parameters<Cell>(w, size_.units, out + unit_parameters());
   }
 
  private:

@@ -19,7 +19,9 @@ class Recompute {
         size_(call.sizes),
         time_(time),
         where_(size_, call.weights.projection != nullptr),
-        width_((reserve_slots<Cell>() + (call.weights.projection != nullptr)) * size_.units),
+        width_((reserve_slots<Cell>() + (call.weights.projection != nullptr) +
+                (call.variant.zones() ? states : 0)) *
+               size_.units),
         packed_(where_.elements()),
         saved_(rows * width_),
         y_(steps * size_.batch * size_.outputs),
@@ -52,6 +54,8 @@ class Recompute {
     }
     part.reserve = saved_.get();
     part.packed = packed_.get();
+    part.variant = call_.variant;
+    part.variant.first_time += first_time;
     part.pool = call_.pool;
     ForwardPass<Cell, S, true>(part).run();
     return saved_.get();
@@ -74,7 +78,14 @@ class Recompute {
         source =
             time_.rows_of(call_.reserve + (i - 1) * size_.units, t, 0, (states - 1) * size_.units);
       }
-      for (int64_t row = 0; row < going_on; ++row) copy_row(source[row], width, target[row]);
+      for (int64_t row = 0; row < going_on; ++row) {
+        // The forward pass over the chunk alone does not see a mark behind its end.
+        if (starts_anew(call_.variant, time_, time_.at(s0), row)) {
+          clear_row(target[row], width);
+        } else {
+          copy_row(source[row], width, target[row]);
+        }
+      }
       if (call_.initial[i] != nullptr) source = time_.state_rows(call_.initial[i], 0, width);
       for (int64_t row = going_on; row < rows; ++row) {
         if (call_.initial[i] != nullptr) {

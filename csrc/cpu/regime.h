@@ -19,6 +19,7 @@ struct CallFacts {
   bool backward = false;   // it is a backward pass
   bool recompute = false;  // the reserve holds the states besides the output alone
   bool packed = false;     // the weights were packed before
+  bool varied = false;     // it has a variant
 };
 
 // The regime of a call. The reserve's layout, where one is kept, depends on the cell, the sizes and

@@ -66,6 +66,8 @@ class TimeSteps {
     if (t < 0 || t >= steps_) return 0;
     return ragged() ? counts_[t] : batch_;
   }
+  // The sequence, as the caller counts them, that row `row` of every step belongs to.
+  RNNCELLS_INLINE int64_t sequence(int64_t row) const { return padded() ? order_[row] : row; }
   // How many of the rows [begin, end) step t has: the first ones.
   RNNCELLS_INLINE int64_t rows(int64_t t, int64_t begin, int64_t end) const {
     return larger(0, smaller(rows(t), end) - begin);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cpu/layout.h"
+#include "cpu/variant.h"
 
 namespace rnncells {
 namespace RNNCELLS_ISA {
@@ -19,11 +20,16 @@ class WeightGradients {
   enum Weight { input, recurrent, projection, weights };
 
  public:
-  WeightGradients(const BackwardCall<S>& call, const TimeSteps& steps, int64_t chunk_rows)
+  // mask: with recurrent dropout [B, mask_width], of what the recurrent products multiplied.
+  WeightGradients(const BackwardCall<S>& call, const TimeSteps& steps, int64_t chunk_rows,
+                  const T* mask, int64_t mask_width)
       : call_(call),
+        mask_(mask),
+        mask_width_(mask_width),
         size_(call.sizes),
         steps_(steps),
-        slots_(reserve_slots<Cell>() + (call.weights.projection != nullptr)),
+        made_slot_(reserve_slots<Cell>() + (call.weights.projection != nullptr)),
+        slots_(made_slot_ + (call.variant.zones() ? Cell::states : 0)),
         width_(shares * size_.units),
         results_{call.input_weight_gradient, call.recurrent_weight_gradient,
                  call.projection_gradient},
@@ -35,6 +41,8 @@ class WeightGradients {
         zeros_(size_.outputs),
         x_rows_(wants(input) || joined_ ? chunk_rows : 0),
         hidden_rows_(wants(recurrent) || joined_ ? chunk_rows : 0),
+        masked_(masks() && (wants(recurrent) || joined_) ? Cell::phases * chunk_rows * size_.outputs
+                                                         : 0),
         bias_sums_(wants_bias_ ? width_ : 0),
         joined_sums_(joined_ ? width_ * joined_width() : 0),
         sums_{Buffer<T>(own_sums(input)), Buffer<T>(own_sums(recurrent)),
@@ -132,6 +140,34 @@ class WeightGradients {
       for (int64_t row = going_on; row < rows; ++row) {
         *hidden++ = given ? initial[row] : zeros_.get();
       }
+      if (call_.variant.any()) vary_rows(chunk, t, hidden - rows, rows);
+    }
+  }
+
+  bool masks() const { return call_.variant.masks(); }
+  // The masked rows of what phase P's product multiplied, from the chunk's row `row` on.
+  S* masked_rows(int P, const Chunk& chunk, int64_t row) const {
+    return masked_ + (P * chunk.rows + row) * size_.outputs;
+  }
+
+  // The same with a variant: zeros where a sequence starts anew, and under the mask of recurrent
+  // dropout.
+  RNNCELLS_OUT_OF_LINE void vary_rows(const Chunk& chunk, int64_t t, const S** hidden,
+                                      int64_t rows) {
+    const int64_t first = steps_.offset(t) - steps_.offset(chunk.first_time);
+    for (int64_t row = 0; row < rows; ++row) {
+      if (starts_anew(call_.variant, steps_, t, row)) hidden[row] = zeros_.get();
+      if (!masks()) continue;
+      const T* mask = mask_ + row * mask_width_;
+      for_phases<Cell>([&](auto index) {
+        constexpr int P = decltype(index)::value;
+        constexpr int operand = Cell::phase(P).operand;
+        const S* source = hidden[row];
+        if (operand >= 0) source = chunk.saved + ((first + row) * slots_ + operand) * size_.units;
+        S* target = masked_rows(P, chunk, first + row);
+        multiply_row(source, mask, size_.outputs, target);
+      });
+      hidden[row] = masked_rows(0, chunk, first + row);
     }
   }
 
@@ -218,7 +254,7 @@ class WeightGradients {
     const int64_t column = panel * widest;
     if (weight == projection) {
       const int64_t width = slots_ * size_.units;
-      const S* hidden = chunk.saved + (slots_ - 1) * size_.units;
+      const S* hidden = chunk.saved + (made_slot_ - 1) * size_.units;
       const auto row_at = [&](int64_t k) { return hidden + k * width; };
       multiply(projection, projection_phase, projection_phase.shares, chunk.output_gradients,
                size_.outputs, size_.outputs, row_at, 1, chunk.rows, column, split, space, touched);
@@ -234,7 +270,9 @@ class WeightGradients {
       } else if constexpr (phase.operand >= 0) {
         const int64_t width = slots_ * size_.units;
         const S* operand = chunk.saved + phase.operand * size_.units;
-        const auto row_at = [&](int64_t k) { return operand + k * width; };
+        const auto row_at = [&](int64_t k) {
+          return masks() ? masked_rows(P, chunk, k) : operand + k * width;
+        };
         multiply(recurrent, phase, phase.recurrent, chunk.gradients, width_, size_.units, row_at, 1,
                  chunk.rows, column, split, space, touched);
       } else {
@@ -296,10 +334,12 @@ class WeightGradients {
   }
 
   const BackwardCall<S>& call_;
+  const T* const mask_;
+  const int64_t mask_width_;
   const Sizes size_;
   const TimeSteps& steps_;
-  const int slots_;      // of the reserve
-  const int64_t width_;  // of a row of share gradients
+  const int made_slot_, slots_;  // of the reserve
+  const int64_t width_;          // of a row of share gradients
   S* const results_[weights];
   const bool wants_bias_;
   const bool joined_;
@@ -307,6 +347,7 @@ class WeightGradients {
   Buffer<T> panels_;
   Buffer<S> zeros_;
   Buffer<const S*> x_rows_, hidden_rows_;
+  Buffer<S> masked_;
   Buffer<T> bias_sums_, joined_sums_, sums_[weights];
   bool started_ = false;
 };

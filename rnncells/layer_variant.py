@@ -1,0 +1,124 @@
+"""From a layer's options to what the operators are told: the engine's cell, its text, the seeds;
+and the masks on the input and on the recurrent weights, which are products before the call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rnncells.variants import ENGINE_CELLS, Text, Varied, write
+
+__all__ = ["LayerVariant", "draw_seeds", "drop_input", "drop_recurrent_weights", "find_variant"]
+
+# Purposes of a draw beside the engine's own: csrc/cells/philox.h.
+_INPUT_DROPOUT, _WEIGHT_DROPOUT = 14, 15
+
+
+class LayerVariant(NamedTuple):
+    """What a layer's calls do besides the plain recurrence.
+
+    Attributes:
+        cell: the engine's cell, in ``_C.cells()``.
+        training, inference: the operators' text; zoneout is in both, dropout in training alone.
+        input_dropout, weight_dropout: rates in training.
+        has_peephole: whether the cell's values per unit are parameters of the layer; where the
+            engine's cell has some and the layer has none, they are zeros.
+    """
+
+    cell: str
+    training: str
+    inference: str
+    input_dropout: float
+    weight_dropout: float
+    has_peephole: bool
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is nothing but the plain recurrence, ever."""
+        return self == LayerVariant(self.cell, "", "", 0.0, 0.0, False) and (
+            self.cell not in ENGINE_CELLS
+        )
+
+    @property
+    def draws(self) -> bool:
+        """Whether training draws masks."""
+        said = self.training
+        drawn = "recurrent_dropout" in said or "zoneout" in said
+        return drawn or bool(self.input_dropout or self.weight_dropout)
+
+    def call(self, training: bool, seed: Tensor | None, resets: Tensor | None) -> Varied:
+        """What one call of the operators is told."""
+        return Varied(self.training if training else self.inference, seed, resets)
+
+
+def find_variant(cell: str, options: Mapping[str, Any]) -> LayerVariant:
+    """The variant of a layer with these options, which were checked (:mod:`rnncells.options`).
+
+    Args:
+        cell: the layer's: ``rnn_tanh``, ``rnn_relu``, ``lstm`` or ``gru``.
+        options: their values by name.
+    """
+    activation, gate = options["activation"], options["recurrent_activation"]
+    engine, own = cell, "tanh"
+    if cell == "lstm" and options["coupled"]:
+        engine = "lstm_coupled"
+    elif cell == "gru" and not options["reset_after"]:
+        engine = "gru_reset_before"
+    elif activation is not None or gate is not None or options["peephole"]:
+        engine = {"rnn_tanh": "rnn_open", "rnn_relu": "rnn_open"}.get(cell, f"{cell}_open")
+        own = "relu" if cell == "rnn_relu" else "tanh"
+    if engine == "rnn_open" and activation is None:
+        activation = own
+    zoneout = options["zoneout"]
+    rates = zoneout if isinstance(zoneout, tuple) else (zoneout,) * (2 if cell == "lstm" else 1)
+    always = Text(zoneout=rates, activation=activation, recurrent_activation=gate)
+    training = always._replace(recurrent_dropout=options["recurrent_dropout"])
+    return LayerVariant(
+        engine,
+        write(training),
+        write(always),
+        options["input_dropout"],
+        options["weight_dropout"],
+        options["peephole"],
+    )
+
+
+def draw_seeds(layers: int, like: Tensor) -> Sequence[Tensor]:
+    """One seed a layer, [1] of int64 each, from torch's generator of ``like``'s device."""
+    return torch.randint(2**63 - 1, (layers,), dtype=torch.int64, device=like.device).split(1)
+
+
+def _keep(seed: Tensor, purpose: int, sizes: list[int], rate: float, like: Tensor) -> Tensor:
+    """A mask [sizes], 0 with probability ``rate`` or else 1 / (1 - rate)."""
+    dropped = torch.ops.rnncells.layer_draw.default(seed, purpose, 0, [1, *sizes], rate)[0]
+    return (~dropped).to(like.dtype) / (1 - rate)
+
+
+def drop_input(x: Tensor, batch_sizes: Tensor | None, seed: Tensor, rate: float) -> Tensor:
+    """Variational dropout of the input (Gal and Ghahramani 2016, section 4): one mask a sequence
+    for all its time steps. ``x`` [T, B, I], or packed rows [N, I]."""
+    if batch_sizes is None:
+        return x * _keep(seed, _INPUT_DROPOUT, [x.shape[1], x.shape[2]], rate, x)
+    batch = int(batch_sizes[0])
+    mask = _keep(seed, _INPUT_DROPOUT, [batch, x.shape[1]], rate, x)
+    inside = torch.arange(batch) < batch_sizes.unsqueeze(1)  # [T, B]
+    return x * mask[inside.nonzero(as_tuple=True)[1].to(x.device)]
+
+
+def drop_recurrent_weights(
+    weights: Sequence[Tensor], directions: int, seed: Tensor, rate: float
+) -> list[Tensor]:
+    """DropConnect on the recurrent weights (Merity, Keskar and Socher 2018, section 3): one mask a
+    call on ``weight_hh``, which for each direction is the second of ``weights``."""
+    dropped, each = list(weights), len(weights) // directions
+    for d in range(directions):
+        weight = weights[d * each + 1]
+        rows, columns = weight.shape
+        mask = torch.ops.rnncells.layer_draw.default(
+            seed, _WEIGHT_DROPOUT, d, [1, rows, columns], rate
+        )[0]
+        dropped[d * each + 1] = weight * ((~mask).to(weight.dtype) / (1 - rate))
+    return dropped

@@ -1,0 +1,165 @@
+"""The options that torch.nn's layers do not have: keyword-only, and off by default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from rnncells.parameters import INITS
+from rnncells.reference import ACTIVATIONS
+
+__all__ = ["DEFAULTS", "LayerOptions", "described", "read_options"]
+
+
+class LayerOptions(TypedDict, total=False):
+    """What every layer takes by keyword beside torch.nn's arguments.
+
+    recompute: keep nothing of the forward pass for BPTT but the states, and run it once more in the
+        backward pass, a few time steps at a time: less memory, for long sequences. The gradients
+        are the same.
+    stateful: the last states of a call are the initial states of the next, detached: truncated
+        BPTT. See :class:`rnncells.state.StateOptions`.
+    return_sequences: with ``False`` a call returns, in place of the sequence, the last output alone
+        [B, D * P], of each direction the one after the last step that it walks.
+    go_backwards: each sequence is turned round in time before anything else, within its own length;
+        the outputs are in the order in which they are computed.
+    init: ``"torch"``, ``"orthogonal"`` or ``"keras"``: :func:`rnncells.parameters.initialise`.
+    recurrent_dropout: the probability, in training, of a unit of the hidden state to be dropped
+        where it enters the recurrent product, with one mask a sequence and direction for all time
+        steps (Gal and Ghahramani 2016, "A theoretically grounded application of dropout in
+        recurrent neural networks", (7); one mask for all gates, as Keras has it).
+    input_dropout: the same of a feature of the layer's input, of each layer of a stack.
+    weight_dropout: of an entry of ``weight_hh``, with one mask a call (DropConnect: Merity, Keskar
+        and Socher 2018, "Regularizing and optimizing LSTM language models", section 3).
+    zoneout: the probability of a unit to keep its state, step by step; in evaluation the states
+        are mixed so (Krueger et al. 2017, "Zoneout", section 3). For the LSTM one number for h and
+        c, or a pair.
+    activation, recurrent_activation: of the candidate and the output, and of the gates: names in
+        ``rnncells.reference.ACTIVATIONS``. None for the cell's own, tanh and sigmoid.
+    reset_after: of the GRU: with ``False`` it resets before the recurrent product (Cho et al.
+        2014, (8)), as ONNX does by default and Keras with ``reset_after=False``.
+    peephole: of the LSTM: the gates see the memory cell, by ``weight_peephole_l{k}`` [3 * H], for
+        i, f and o (Gers and Schmidhuber 2000).
+    coupled: of the LSTM: no input gate, ``i = 1 - f`` (Greff et al. 2017, CIFG): the gates are f,
+        g, o, and the peepholes f and o.
+    forget_bias: of the LSTM: added to the forget gate's ``bias_ih`` when the parameters are drawn
+        (Jozefowicz, Zaremba and Sutskever 2015, "An empirical exploration of recurrent network
+        architectures"). None for what ``init`` says: 1 for ``"keras"``, otherwise 0.
+    """
+
+    recompute: bool
+    stateful: bool
+    return_sequences: bool
+    go_backwards: bool
+    init: str
+    forget_bias: float | None
+    recurrent_dropout: float
+    input_dropout: float
+    weight_dropout: float
+    zoneout: float | tuple[float, float]
+    activation: str | None
+    recurrent_activation: str | None
+    reset_after: bool
+    peephole: bool
+    coupled: bool
+
+
+DEFAULTS: LayerOptions = {
+    "recompute": False,
+    "stateful": False,
+    "return_sequences": True,
+    "go_backwards": False,
+    "init": "torch",
+    "forget_bias": None,
+    "recurrent_dropout": 0.0,
+    "input_dropout": 0.0,
+    "weight_dropout": 0.0,
+    "zoneout": 0.0,
+    "activation": None,
+    "recurrent_activation": None,
+    "reset_after": True,
+    "peephole": False,
+    "coupled": False,
+}
+
+_FLAGS = tuple(name for name, value in DEFAULTS.items() if isinstance(value, bool))
+
+
+def read_options(layer: str, cell: str, bias: object, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option's value, checked.
+
+    Args:
+        layer, cell, bias: the layer's class and cell by name, and whether it has biases.
+        given: the options as its constructor got them.
+
+    Raises:
+        TypeError: for an option that there is not, as Python has it, or of a wrong type.
+        ValueError: for a value out of range, or an option that is another layer's.
+    """
+    for name in given:
+        if name == "proj_size":
+            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+        if name not in DEFAULTS:
+            raise TypeError(f"{layer}.__init__() got an unexpected keyword argument '{name}'")
+    options: dict[str, Any] = {**DEFAULTS, **given}
+    for name in _FLAGS:
+        if not isinstance(options[name], bool):
+            raise TypeError(f"{name} should be of type bool, got: {type(options[name]).__name__}")
+    if options["init"] not in INITS:
+        known = ", ".join(map(repr, INITS))
+        raise ValueError(f"init: expected one of {known}; got {options['init']!r}")
+    _check_forget_bias(options["forget_bias"], layer, cell, bias)
+    for name in ("recurrent_dropout", "input_dropout", "weight_dropout"):
+        options[name] = _rate(name, options[name])
+    options["zoneout"] = _zoneout(options["zoneout"], cell)
+    _check_variant(options, layer, cell)
+    return options
+
+
+def _rate(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}: expected a probability from 0 to below 1, got {value!r}")
+    return float(value)
+
+
+def _zoneout(value: object, cell: str) -> float | tuple[float, float]:
+    if not isinstance(value, (tuple, list)):
+        return _rate("zoneout", value)
+    if cell != "lstm" or len(value) != 2:
+        expected = "one number, or a pair for h and c" if cell == "lstm" else "one number"
+        raise ValueError(f"zoneout: expected {expected}; got {value!r}")
+    return _rate("zoneout", value[0]), _rate("zoneout", value[1])
+
+
+def _check_variant(options: Mapping[str, Any], layer: str, cell: str) -> None:
+    for name in ("activation", "recurrent_activation"):
+        value = options[name]
+        if value is not None and value not in ACTIVATIONS:
+            known = ", ".join(map(repr, ACTIVATIONS))
+            raise ValueError(f"{name}: expected None or one of {known}; got {value!r}")
+    if options["recurrent_activation"] is not None and cell.startswith("rnn"):
+        raise ValueError(f"recurrent_activation: {layer} has no gates")
+    if not options["reset_after"] and cell != "gru":
+        raise ValueError(f"reset_after: only a GRU has a reset gate, not {layer}")
+    for name in ("peephole", "coupled"):
+        if options[name] and cell != "lstm":
+            raise ValueError(f"{name}: only for an LSTM, not {layer}")
+
+
+def _check_forget_bias(value: object, layer: str, cell: str, bias: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"forget_bias: expected a number, got {type(value).__name__}")
+    if cell != "lstm":
+        raise ValueError(f"forget_bias: only an LSTM has a forget gate, not {layer}")
+    if not bias:
+        raise ValueError("forget_bias: the layer has no bias to add it to (bias=False)")
+
+
+def described(layer: object) -> str:
+    """The options of a layer that are not the default's, as its ``repr`` has them."""
+    values = ((name, getattr(layer, name), default) for name, default in DEFAULTS.items())
+    return "".join(f", {name}={value!r}" for name, value, default in values if value != default)
