@@ -142,7 +142,8 @@ class Fitted:
         for every, mine in ((self.scaler.location, own.location), (self.scaler.scale, own.scale)):
             covariates = every[:1, mine.shape[1] :].expand(len(new), -1)
             found.append(torch.cat([every, torch.cat([mine, covariates], dim=1)]))
-        return replace(self, scaler=kind(*found, (*known, *new)))
+        location, scale = found
+        return replace(self, scaler=kind(location, scale, (*known, *new)))
 
     def windows(self, panel: Panel, horizon: int, **where: Any) -> ScaledWindows:
         """Windows over a panel with its calendar, scaled for the network."""
