@@ -197,7 +197,7 @@ class Fitted:
             if isinstance(model, Recursive):
                 bounds = self._path_intervals(model, windows, levels)
             parts += bounds.flatten(-2).unbind(-1)
-        parts = self._in_units([part.cpu() for part in parts], windows)
+        parts = self.in_units([part.cpu() for part in parts], windows)
         point, *sides = [part[:, :steps].to(dtype) for part in parts]
         if levels is None:
             return point, None
@@ -225,7 +225,7 @@ class Fitted:
                 found.append(torch.stack(both, dim=-1).movedim(0, -2))
         return torch.cat(found)
 
-    def _in_units(self, parts: Sequence[Tensor], windows: Windows) -> list[Tensor]:
+    def in_units(self, parts: Sequence[Tensor], windows: Windows) -> list[Tensor]:
         """Undo the scaling of [windows, horizon, targets], several of them."""
         if self.head.in_counts:
             return [part.double() for part in parts]

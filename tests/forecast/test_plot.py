@@ -115,10 +115,12 @@ def test_learning_curves(tmp_path: Path) -> None:
         assert list(training.get_xdata()) == list(validation.get_xdata()) == [1, 2, 3]
         assert list(validation.get_ydata()) == [4.0, 2.5, 2.75]
         assert best.get_xdata()[0] == 2
-        assert axes.get_yscale() == "log"
+        assert axes.get_yscale() == "linear"
         draw_learning_curves(below, History([0.5, -1.0]), title="a likelihood, without validation")
         assert len(below.lines) == 1
         assert below.get_yscale() == "linear"
+        draw_learning_curves(below, History([30.0, 2.0]), title="a long way")
+        assert below.get_yscale() == "log"
 
 
 def test_a_season_s_shape(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ __all__ = ["draw_learning_curves"]
 
 
 def draw_learning_curves(axes: Any, history: History, *, title: str) -> None:
-    """Draw the losses epoch by epoch, on a log scale where all are above 0, and the best epoch.
+    """Draw the losses epoch by epoch, on a log scale where they fall that far, and the best epoch.
 
     Args:
         axes: matplotlib's.
@@ -21,14 +21,16 @@ def draw_learning_curves(axes: Any, history: History, *, title: str) -> None:
     """
     epochs = range(1, len(history.train_loss) + 1)
     curves = {"training": history.train_loss, "validation": history.validation_loss}
-    for colour, (label, losses) in zip((COLOURS[1], COLOURS[0]), curves.items(), strict=True):
-        if losses:
-            axes.plot(epochs, losses, color=colour, marker="o", markersize=3, label=label)
+    for colour, (label, curve) in zip((COLOURS[1], COLOURS[0]), curves.items(), strict=True):
+        if curve:
+            axes.plot(epochs, curve, color=colour, marker="o", markersize=3, label=label)
     if history.validation_loss:
         best = history.best_epoch + 1
         axes.axvline(best, color="grey", linewidth=0.8, linestyle=":", label="best weights")
-    if min([*history.train_loss, *history.validation_loss], default=0) > 0:
+    losses = [*history.train_loss, *history.validation_loss]
+    if min(losses) > 0 and max(losses) > 10 * min(losses):
         axes.set_yscale("log")
+    axes.set_xlim(0.5, len(epochs) + 0.5)
     axes.xaxis.set_major_locator(require("matplotlib.ticker").MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     finish(axes, title, "loss", columns=3)
