@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import Any, Literal, Self, get_args
 
-from rnncells.forecast.calendar import calendar_columns
+from rnncells.forecast.calendar import CALENDAR, calendar_columns
 from rnncells.forecast.checks import check_choice, check_known, check_positive
 from rnncells.forecast.heads import (
     Head,
@@ -145,6 +145,8 @@ class Options:
                 "'seq2vec', 'recursive' or 'one step', got 'seq2seq'"
             )
         check_choice("missing", self.missing, ("error", "mask"))
+        for feature in self.calendar:
+            check_choice("calendar", feature, CALENDAR)
         windowed = [WINDOW + kind for kind in get_args(Kind)]
         check_choice("scaler", self.scaler, [*windowed, *SCALERS, None])
         if self.mode == "one step" and self.horizon != 1:

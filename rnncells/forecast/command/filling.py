@@ -59,7 +59,7 @@ def fill(
     context = min(longest, max(2 * season, SHORTEST)) if context is None else context
     if context > longest:
         raise ValueError(
-            f"--context: expected at most the longest series' {longest}, got {context}"
+            f"--context: expected at most {longest} steps, the longest series', got {context}"
         )
     stride = max(1, context // 8) if stride is None else stride
     run = max(1, min(context // 4, round(_mean_gap(panel))))

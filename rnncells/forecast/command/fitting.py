@@ -14,14 +14,18 @@ from rnncells.forecast.panel import Panel
 __all__ = ["checked", "describe", "fit", "load", "told"]
 
 
-def load(options: Namespace) -> Forecaster:
+def load(options: Namespace, *beside: str) -> Forecaster:
     """The forecaster of ``--load``.
+
+    Args:
+        options: what was parsed.
+        beside: parameters that may be given with it.
 
     Raises:
         UsageError: parameters beside it, which belong to fitting.
         OSError, ValueError: its files.
     """
-    given = sorted(set(parameters(options)) - {"horizon"})
+    given = sorted(set(parameters(options)) - set(beside))
     if given:
         raise UsageError(
             f"--{given[0].replace('_', '-')}: belongs to fitting, and --load brings a model that "

@@ -74,7 +74,7 @@ def run(options: Namespace) -> None:
     if options.plot or options.look:
         require("matplotlib")
     if options.load:
-        loaded = fitting.load(options)
+        loaded = fitting.load(options, "horizon")
         given = loaded.fitted.options.get_params()
     else:
         loaded, given = None, fitting.told(options)
@@ -83,26 +83,31 @@ def run(options: Namespace) -> None:
     source = read_series(options, gaps, columns)
     if options.look:
         _look(source, options.look)
-    model = fitting.fit(given, source) if loaded is None else loaded
+    steps = given["horizon"]
+    if given.get("mode") == "recursive":
+        steps = getattr(options, "horizon", steps)
+    future = _future(source, steps, options.ahead)
+    if loaded is None:
+        model = fitting.fit(given, source)
+    else:
+        model = loaded
+        source.check_length("context", given["context"])
+        if given["missing"] == "error":
+            source.check_values()
     if options.save:
         model.save(options.save)
         say(f"the model: {options.save}")
-    found = _predict(model, source, options)
+    found = _predict(model, source, future, options)
     if options.plot:
         draw_forecast(options.plot, source, found, model.history)
     _write(model, source, found, options)
 
 
-def _predict(model: Forecaster, source: Source, options: Namespace) -> dict[str, Tensor]:
+def _predict(
+    model: Forecaster, source: Source, future: Any, options: Namespace
+) -> dict[str, Tensor]:
     """Forecasts and bounds by their names, [series, horizon, targets]."""
-    known = model.fitted.options
-    horizon = getattr(options, "horizon", known.horizon)
-    if options.load:
-        if known.missing == "error":
-            source.check_values()
-        source.check_length("context", known.context)
-    steps = horizon if known.mode == "recursive" else known.horizon
-    future = _future(source, model, steps, options.ahead)
+    horizon = getattr(options, "horizon", None)
     found = model.predict(
         source.panel, horizon, options.levels, future=future, unseen=options.unseen
     )
@@ -110,7 +115,7 @@ def _predict(model: Forecaster, source: Source, options: Namespace) -> dict[str,
     return {name: torch.as_tensor(part) for name, part in found.items()}
 
 
-def _future(source: Source, model: Forecaster, steps: int, path: str | None) -> Any:
+def _future(source: Source, steps: int, path: str | None) -> Any:
     """[series, steps, columns] of what is known ahead."""
     names = [name for name in source.panel.future if not is_calendar(name)]
     if not names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -91,12 +92,19 @@ def _draw_errors(axes: Any, trial: Trial) -> None:
     errors = {score.model: score.by_step["mae"] for score in trial.scores if score.target == target}
     draw_error_by_horizon(
         axes,
-        {name: torch.tensor(error) for name, error in errors.items()},
+        {
+            name: torch.tensor([math.nan if one is None else one for one in each])
+            for name, each in errors.items()
+        },
         colours_of(errors),
         title=f"{target}: mean absolute error over {len(trial.windows)} forecasts",
         unit="MAE",
         step="steps ahead",
     )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _times(source: Source, number: int, past: int, horizon: int) -> list[Any]:
