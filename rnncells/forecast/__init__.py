@@ -2,9 +2,9 @@
 
 :class:`Forecaster` takes series and gives forecasts. Panels, windows, scalers, models on (batch,
 time, features), training loop, baselines, metrics and pictures are there to be put together by
-hand too; ``rnncells`` on the command line (``python -m rnncells``) puts them to work on files. Data frames need pandas or
-polars; training needs lightning-fabric, saving safetensors, pictures matplotlib, progress bars in a
-terminal tqdm: ``pip install 'rnncells[forecast]'``.
+hand too; the command ``rnncells`` (``python -m rnncells``) puts them to work on files. Data frames
+need pandas or polars; training needs lightning-fabric, saving safetensors, pictures matplotlib,
+progress bars in a terminal tqdm: ``pip install 'rnncells[forecast]'``.
 """
 
 from rnncells.forecast.ahead import look_ahead, stamps_ahead

@@ -215,6 +215,16 @@ def test_a_training_that_diverges_is_told(two: str, capsys: Capsys) -> None:
     assert "training diverged in epoch 0" in told
 
 
+def test_an_interruption_is_no_traceback(
+    two: str, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Forecaster, "fit", interrupt)
+    assert refused(capsys, 130, "forecast", two, *SHORT) == "rnncells forecast: interrupted"
+
+
 def test_help_tells_the_exit_status(capsys: Capsys) -> None:
     for words in (["--help"], ["forecast", "--help"], ["impute", "--help"]):
         with pytest.raises(SystemExit, match="0"):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import sys
 from argparse import Namespace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from rnncells.forecast import load_laguardia
 from rnncells.forecast.command.arguments import UsageError
 from rnncells.forecast.command.reading import read_table
 from rnncells.forecast.command.series import Source, read_series
@@ -112,6 +114,16 @@ def test_separators_and_compression(separator: str, tmp_path: Path) -> None:
 def test_files_that_do_not_do(content: str, match: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=match):
         series(text(tmp_path, content), freq="h" if "--freq" in match else None)
+
+
+def test_the_shipped_series_with_its_words() -> None:
+    path = files("rnncells.forecast") / "data" / "laguardia_2013.csv.gz"
+    source = series(path, "mask", time="time", target=["temperature"], past=["dew_point"])
+    shipped = load_laguardia()
+    assert (source.panel.frequency, source.panel.starts) == (shipped.frequency, shipped.starts)
+    expected = shipped.values[:, :2]
+    assert torch.equal(source.panel.values.nan_to_num(nan=99.0), expected.nan_to_num(nan=99.0))
+    assert source.row(0) == 10
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ class FrameTable(Table):
 
 def read_table(path: str) -> Table:
     """Read a file: Parquet where its name ends so, else CSV, whose cells may stand between commas,
-    semicolons or tabs; ``-`` is stdin.
+    semicolons or tabs, below lines of words that begin with ``# ``; ``-`` is stdin.
 
     Raises:
         OSError: the file cannot be read.
@@ -200,15 +200,17 @@ def read_table(path: str) -> Table:
 
 
 def _lines(file: TextIO) -> Iterator[tuple[int, list[str]]]:
-    first = file.readline()
+    first, line = file.readline(), 1
+    while first.startswith("# "):  # words about the file, above its head
+        first, line = file.readline(), line + 1
     separator = max(",;\t", key=first.count)
-    yield 1, next(csv.reader([first], delimiter=separator), [])
+    yield line, next(csv.reader([first], delimiter=separator), [])
     reader = csv.reader(file, delimiter=separator, strict=True)
-    begin = 2
+    begin = line + 1
     for row in reader:
         if row:
             yield begin, row
-        begin = reader.line_num + 2
+        begin = line + reader.line_num + 1
 
 
 @contextmanager
