@@ -123,7 +123,7 @@ def test_the_shipped_series_with_its_words() -> None:
     assert (source.panel.frequency, source.panel.starts) == (shipped.frequency, shipped.starts)
     expected = shipped.values[:, :2]
     assert torch.equal(source.panel.values.nan_to_num(nan=99.0), expected.nan_to_num(nan=99.0))
-    assert source.row(0) == 10
+    assert source.row(0) == 12
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
