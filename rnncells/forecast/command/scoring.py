@@ -73,13 +73,15 @@ class Trial:
             warn(f"no MASE: {error}")
 
     def past(self) -> Tensor:
-        """The contexts [windows, context, targets]; a missing value is the last seen before it."""
+        """The contexts [windows, context, targets]; a missing value is the last seen before it, or
+        the first after it."""
         context = self.windows.context
         rows = self.windows.origins[:, None] + torch.arange(-context, 0)
         values = self.panel.values[rows][..., : len(self.panel.targets)].double()
         step = torch.arange(context)[:, None]
+        first = torch.where(values.isnan(), context - 1, step).amin(dim=1, keepdim=True)
         seen = torch.where(values.isnan(), 0, step).cummax(dim=1).values
-        return values.gather(1, seen)
+        return values.gather(1, torch.maximum(seen, first))
 
     def add(
         self, model: str, forecast: Tensor, bounds: Bounds | None = None, *, seconds: float = 0.0
