@@ -2,9 +2,9 @@
 
 :class:`Forecaster` takes series and gives forecasts. Panels, windows, scalers, models on (batch,
 time, features), training loop, baselines, metrics and pictures are there to be put together by
-hand too; ``python -m rnncells.forecast demo`` shows them at work. Data frames need pandas or
-polars; training needs lightning-fabric, saving safetensors, pictures matplotlib, progress bars in a
-terminal tqdm: ``pip install 'rnncells[forecast]'``.
+hand too; the command ``rnncells`` (``python -m rnncells``) puts them to work on files. Data frames
+need pandas or polars; training needs lightning-fabric, saving safetensors, pictures matplotlib,
+progress bars in a terminal tqdm: ``pip install 'rnncells[forecast]'``.
 """
 
 from rnncells.forecast.ahead import look_ahead, stamps_ahead
@@ -62,7 +62,12 @@ from rnncells.forecast.plot import (
     draw_autocorrelation,
     draw_error_by_horizon,
     draw_forecasts,
+    draw_intervals,
+    draw_learning_curves,
     draw_residuals,
+    draw_season,
+    draw_series,
+    look,
     picture,
 )
 from rnncells.forecast.readers import read_chicago_ridership, read_m4
@@ -126,7 +131,11 @@ __all__ = [
     "draw_autocorrelation",
     "draw_error_by_horizon",
     "draw_forecasts",
+    "draw_intervals",
+    "draw_learning_curves",
     "draw_residuals",
+    "draw_season",
+    "draw_series",
     "fit",
     "format_table",
     "generate_time_series",
@@ -135,6 +144,7 @@ __all__ = [
     "impute",
     "last_time_step_mse",
     "load_laguardia",
+    "look",
     "look_ahead",
     "mae",
     "mape",

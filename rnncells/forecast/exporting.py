@@ -54,15 +54,19 @@ class Deployed(nn.Module):
         if static is not None and self.static is not None:
             more["static"] = self.static.transform(static).float()
         x = (x - location) / scale
-        location, scale = location[..., :n], scale[..., :n]
+        location, scale, level = location[..., :n], scale[..., :n], None
         if self.window is not None:
             # targets were not scaled so far
             level = self.window.measure(x[..., :n])
             location, scale = level[:, :1], level[:, 1:]
-            x = torch.cat([(x[..., :n] - location) / scale, x[..., n:]], dim=-1)
+            x = torch.cat([self.window.transform(x[..., :n], level), x[..., n:]], dim=-1)
         if self.marked:
             marks = (~x[..., : self.marked].isnan()).to(x.dtype)
             x = torch.cat([x.nan_to_num(nan=0.0), marks], dim=-1)
+        if self.head.in_counts:  # it undoes a window's scaling itself
+            if level is not None:
+                more["level"] = level.float()
+            return (self.head.point(self.net(x.float(), **more)).double(),)
         output = self.net(x.float(), **more)
         forecast = self.head.point(output).double() * scale + location
         if not self.tells_quantiles:
@@ -80,12 +84,10 @@ def to_onnx(fitted: Fitted, path: Path) -> None:
     horizon, targets, levels]. The numbers are float64, in the series' unit.
 
     Raises:
-        NotImplementedError: a head of counts, or missing values in mode ``"recursive"``.
+        NotImplementedError: missing values in mode ``"recursive"``.
         ImportError: onnxscript is not installed.
     """
     options, net = fitted.options, fitted.net
-    if fitted.head.in_counts:
-        raise NotImplementedError("head: a head of counts cannot be exported")
     if options.mode == "recursive" and options.missing == "mask":
         raise NotImplementedError("missing: mode 'recursive' cannot be exported with 'mask'")
     if find_spec("onnxscript") is None:

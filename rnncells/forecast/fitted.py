@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from rnncells.forecast.calendar import add_calendar
 from rnncells.forecast.checks import check_known
 from rnncells.forecast.frames import is_frame
 from rnncells.forecast.heads import Head
-from rnncells.forecast.networks import RecurrentNet, Recursive
+from rnncells.forecast.networks import Network, Recursive
 from rnncells.forecast.options import Columns, Options
 from rnncells.forecast.panel import Id, Panel
 from rnncells.forecast.scaler import Scaler
@@ -98,15 +98,15 @@ class Fitted:
     frequency: str | int | None
     scaler: Scaler
     static: Scaler | None
-    net: RecurrentNet
+    net: Network
 
     @property
     def head(self) -> Head:
         """The network's."""
         return self.net.head
 
-    def read(self, y: Any, name: str = "y") -> Panel:
-        """Series of the fit.
+    def read(self, y: Any, name: str = "y", strangers: bool = False) -> Panel:
+        """Series of the fit, or with ``strangers`` of the same kind.
 
         Raises:
             ValueError: ids that fit never saw, or other columns than those of the fit.
@@ -118,11 +118,32 @@ class Fitted:
                 f"{name}: mixed frequencies: expected stamps {self.frequency!r} apart, as in fit, "
                 f"got {panel.frequency.name!r}"
             )
-        check_known(name, panel.ids, self.ids, "series seen in fit,")
+        if not strangers:
+            check_known(name, panel.ids, self.ids, "series seen in fit,")
         got = columns_of(panel)
         if got != self.columns:
             raise ValueError(f"{name}: expected the columns of fit, {self.columns}, got {got}")
         return panel
+
+    def scaling(self, panel: Panel) -> Self:
+        """The same for a panel with series that fit never saw: the targets of each are scaled by
+        its own steps there, covariates by what the fit saw.
+
+        Raises:
+            ValueError: a target of such a series without any value.
+        """
+        known = self.scaler.ids
+        new = [one for one in panel.ids if known is not None and one not in known]
+        if known is None or not new:
+            return self
+        kind, part = type(self.scaler), panel.select(new).roles(panel.targets)
+        own = kind.fit(part.to(torch.float64), each=True)
+        found = []
+        for every, mine in ((self.scaler.location, own.location), (self.scaler.scale, own.scale)):
+            covariates = every[:1, mine.shape[1] :].expand(len(new), -1)
+            found.append(torch.cat([every, torch.cat([mine, covariates], dim=1)]))
+        location, scale = found
+        return replace(self, scaler=kind(location, scale, (*known, *new)))
 
     def windows(self, panel: Panel, horizon: int, **where: Any) -> ScaledWindows:
         """Windows over a panel with its calendar, scaled for the network."""
@@ -176,7 +197,7 @@ class Fitted:
             if isinstance(model, Recursive):
                 bounds = self._path_intervals(model, windows, levels)
             parts += bounds.flatten(-2).unbind(-1)
-        parts = self._in_units([part.cpu() for part in parts], windows)
+        parts = self.in_units([part.cpu() for part in parts], windows)
         point, *sides = [part[:, :steps].to(dtype) for part in parts]
         if levels is None:
             return point, None
@@ -204,7 +225,7 @@ class Fitted:
                 found.append(torch.stack(both, dim=-1).movedim(0, -2))
         return torch.cat(found)
 
-    def _in_units(self, parts: Sequence[Tensor], windows: Windows) -> list[Tensor]:
+    def in_units(self, parts: Sequence[Tensor], windows: Windows) -> list[Tensor]:
         """Undo the scaling of [windows, horizon, targets], several of them."""
         if self.head.in_counts:
             return [part.double() for part in parts]

@@ -75,9 +75,13 @@ def learn(
     scaler = _fit_scaler(options, ready.to(torch.float64), stops)
     frequency = None if panel.frequency is None else panel.frequency.name
     fitted = Fitted(options, columns, panel.ids, reading, frequency, scaler, static, net)
-    every_step = options.mode in ("seq2seq", "recursive")
     train = fitted.windows(
-        ready, options.steps, stop=stops, stride=options.stride, every_step=every_step, short="skip"
+        ready,
+        options.steps,
+        stop=stops,
+        stride=options.stride,
+        every_step=options.every_step,
+        short="skip",
     )
     room = [last - stop for last, stop in zip(panel.lengths.tolist(), stops, strict=True)]
     validation = None

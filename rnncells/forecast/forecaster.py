@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 
 from rnncells.forecast.ahead import look_ahead
 from rnncells.forecast.appending import append, on_grid
 from rnncells.forecast.back import give_back, give_back_windows
-from rnncells.forecast.checks import check_positive
+from rnncells.forecast.checks import check_choice, check_positive
 from rnncells.forecast.exporting import to_onnx
 from rnncells.forecast.fitted import Fitted, check_length, read, with_calendar
 from rnncells.forecast.fitting import learn, split
@@ -29,7 +29,7 @@ __all__ = ["Forecaster"]
 
 
 class Forecaster(Options):
-    """A recurrent network for one or many series, from fitting to forecasts with intervals.
+    """A network for one or many series, from fitting to forecasts with intervals.
 
     ::
 
@@ -97,6 +97,7 @@ class Forecaster(Options):
         horizon: int | None = None,
         levels: Sequence[float] | None = None,
         future: Any = None,
+        unseen: Literal["error", "scale"] = "error",
     ) -> Any:
         """Forecast the steps after the end of each series.
 
@@ -107,6 +108,8 @@ class Forecaster(Options):
             levels: of central intervals, in per cent. In mode ``"recursive"`` they are read from
                 256 futures that are drawn, the same each time.
             future: the covariates known ahead, see :func:`rnncells.forecast.look_ahead`.
+            unseen: series of y that fit never saw are refused, or (``"scale"``) forecast by what
+                the others taught; a scaler of each series is then measured on their steps in y.
 
         Returns:
             What :func:`rnncells.forecast.give_back` gives.
@@ -116,7 +119,8 @@ class Forecaster(Options):
             TypeError, ValueError: other series or columns than the fit's, NaN, covariates that are
                 not there, or levels that the head does not know.
         """
-        fitted, panel = self._known(y)
+        check_choice("unseen", unseen, ("error", "scale"))
+        fitted, panel = self._known(y, strangers=unseen == "scale")
         options = fitted.options
         steps, whole = options.horizon, options.horizon
         if horizon is not None:
@@ -125,7 +129,7 @@ class Forecaster(Options):
                 whole = steps
             elif steps > whole:
                 raise ValueError(
-                    f"horizon: fitted for {whole} steps in mode {options.mode!r}, got {steps}; "
+                    f"horizon: fitted for {whole} steps in mode {options.way!r}, got {steps}; "
                     "mode='recursive' forecasts any number"
                 )
         panel = panel.cut(start=-options.context)
@@ -201,7 +205,7 @@ class Forecaster(Options):
             TypeError: a parameter that JSON cannot hold, such as a function.
             ImportError: safetensors is not installed.
         """
-        save(self._learned(), Path(folder))
+        save(self.fitted, Path(folder))
 
     def to_onnx(self, path: str | Path) -> None:
         """Write network and scaling as one ONNX graph, for runtimes without torch; what goes in and
@@ -209,10 +213,10 @@ class Forecaster(Options):
 
         Raises:
             RuntimeError: before :meth:`fit`.
-            NotImplementedError: a head of counts, or missing values in mode ``"recursive"``.
+            NotImplementedError: missing values in mode ``"recursive"``.
             ImportError: onnxscript is not installed.
         """
-        to_onnx(self._learned(), Path(path))
+        to_onnx(self.fitted, Path(path))
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -220,7 +224,8 @@ class Forecaster(Options):
 
         Raises:
             FileNotFoundError: a file that is not there.
-            ValueError: files that were changed after they were saved, or come from a newer version.
+            ValueError: files that were changed after they were saved, come from a newer version, or
+                hold weights that are not finite.
             ImportError: safetensors is not installed.
         """
         fitted = load(Path(folder))
@@ -228,14 +233,20 @@ class Forecaster(Options):
         model._fitted = fitted
         return model
 
-    def _learned(self) -> Fitted:
+    @property
+    def fitted(self) -> Fitted:
+        """What was learned.
+
+        Raises:
+            RuntimeError: before :meth:`fit`.
+        """
         if self._fitted is None:
             raise RuntimeError("Forecaster: expected fit(y) first, it has not been fitted")
         return self._fitted
 
-    def _known(self, y: Any) -> tuple[Fitted, Panel]:
+    def _known(self, y: Any, strangers: bool = False) -> tuple[Fitted, Panel]:
         """What was learned, and the series to forecast: those given, or those of the fit."""
-        fitted = self._learned()
+        fitted = self.fitted
         if y is None:
             if self._tail is None:
                 raise RuntimeError(
@@ -243,6 +254,6 @@ class Forecaster(Options):
                     "knows none"
                 )
             return fitted, self._tail
-        panel = fitted.read(y)
+        panel = fitted.read(y, strangers=strangers)
         check_length(panel, "context", fitted.options.context)
-        return fitted, panel
+        return fitted.scaling(panel), panel

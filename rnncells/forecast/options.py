@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import Any, Literal, Self, get_args
 
-from rnncells.forecast.calendar import calendar_columns
+from rnncells.forecast.calendar import CALENDAR, calendar_columns
 from rnncells.forecast.checks import check_choice, check_known, check_positive
 from rnncells.forecast.heads import (
     Head,
@@ -17,8 +17,8 @@ from rnncells.forecast.heads import (
     QuantileHead,
     StudentTHead,
 )
-from rnncells.forecast.networks import RecurrentNet
-from rnncells.forecast.networks.recurrent import Cell
+from rnncells.forecast.models import AFTER_EACH_STEP, MODELS, Model, make_network
+from rnncells.forecast.networks import Cell, Network
 from rnncells.forecast.scaler import SCALERS
 from rnncells.forecast.training import Training
 from rnncells.forecast.window_scaler import Kind, WindowScaler
@@ -53,16 +53,23 @@ class Options:
     """The parameters of a forecaster, looked at when it is fitted.
 
     Attributes:
-        cell: ``"gru"``, ``"lstm"`` or ``"simple_rnn"``.
+        cell: ``"gru"``, ``"lstm"`` or ``"simple_rnn"``, of the models with recurrent layers.
         horizon: steps that are forecast.
         context: steps that the network sees.
         mode: ``"seq2seq"`` learns from a forecast of the whole horizon after each step of the
             context, ``"seq2vec"`` from that after its last step; ``"recursive"`` learns one step
             ahead and is fed its own forecasts, as many as are asked for; ``"one step"`` forecasts
-            a horizon of 1.
-        hidden_size: units of each recurrent layer, or of one layer after another, as (64, 32).
-        num_layers: layers, where ``hidden_size`` is one number.
-        dropout: chance of dropping a unit between layers and before the last.
+            a horizon of 1. By default ``"seq2seq"``, and ``"seq2vec"`` for the models that look
+            at a whole window.
+        model: ``"recurrent"``; ``"conv recurrent"``, recurrent layers behind a convolution of
+            width 4 and stride 2; ``"wavenet"``, dilated convolutions that see the whole context;
+            and models that look at a whole window: ``"encoder decoder"``, ``"vector to
+            sequence"``, ``"dense"`` and ``"linear"``.
+        hidden_size: units (of WaveNet filters) of each layer, or of one layer after another, as
+            (64, 32).
+        num_layers: layers, where ``hidden_size`` is one number; of WaveNet stacks of layers.
+        dropout: chance of dropping a unit between layers and before the last; not in ``"wavenet"``
+            and ``"linear"``.
         head: how a forecast is told: ``"quantile"``, which knows levels up to 95; ``"point"``,
             ``"normal"``, ``"student t"``, ``"negative binomial"`` for counts, or a
             :class:`rnncells.forecast.Head`.
@@ -78,15 +85,16 @@ class Options:
         stride: steps from one training window to the next.
         epochs, batch_size, learning_rate, patience: see :class:`rnncells.forecast.Training`.
         training: its further settings, such as ``{"schedule": "one_cycle"}``.
-        network: further options of :class:`rnncells.forecast.RecurrentNet`, such as
-            ``{"residual": False}``.
+        network: further options of the model's class in :mod:`rnncells.forecast.networks`, such as
+            ``{"residual": False}``, or ``{"gated": True}`` for a WaveNet.
         seed: of the weights, of the order of the windows and of draws.
     """
 
     cell: Cell = "gru"
     horizon: int = 24
     context: int = 168
-    mode: Mode = "seq2seq"
+    mode: Mode | None = None
+    model: Model = "recurrent"
     hidden_size: int | Sequence[int] = 64
     num_layers: int = 1
     dropout: float = 0.0
@@ -129,8 +137,16 @@ class Options:
             TypeError, ValueError: a parameter that is not allowed.
         """
         check_positive(horizon=self.horizon, context=self.context, stride=self.stride)
-        check_choice("mode", self.mode, get_args(Mode))
+        check_choice("model", self.model, MODELS)
+        check_choice("mode", self.mode, [*get_args(Mode), None])
+        if self.mode == "seq2seq" and self.model not in AFTER_EACH_STEP:
+            raise ValueError(
+                f"mode: model {self.model!r} forecasts after a whole window only: expected "
+                "'seq2vec', 'recursive' or 'one step', got 'seq2seq'"
+            )
         check_choice("missing", self.missing, ("error", "mask"))
+        for feature in self.calendar:
+            check_choice("calendar", feature, CALENDAR)
         windowed = [WINDOW + kind for kind in get_args(Kind)]
         check_choice("scaler", self.scaler, [*windowed, *SCALERS, None])
         if self.mode == "one step" and self.horizon != 1:
@@ -142,6 +158,18 @@ class Options:
             raise ValueError(
                 f"scaler: expected 'window mean' or None for a head of counts, got {self.scaler!r}"
             )
+
+    @property
+    def way(self) -> Mode:
+        """The mode, where none is given the model's own."""
+        if self.mode is not None:
+            return self.mode
+        return "seq2seq" if self.model in AFTER_EACH_STEP else "seq2vec"
+
+    @property
+    def every_step(self) -> bool:
+        """Whether it learns from a forecast after each step of the context."""
+        return self.way in ("seq2seq", "recursive") and self.model in AFTER_EACH_STEP
 
     @property
     def steps(self) -> int:
@@ -165,23 +193,17 @@ class Options:
         kind: Any = name.removeprefix(WINDOW)
         return WindowScaler(kind) if name.startswith(WINDOW) else None
 
-    def make_network(self, columns: Columns) -> RecurrentNet:
+    def make_network(self, columns: Columns) -> Network:
         """The network for series with these columns, its weights from torch's random state."""
         known = len(columns.future) + len(calendar_columns(self.calendar))
         seen = len(columns.targets) + len(columns.past)
-        return RecurrentNet(
-            self.cell,
-            seen * (2 if self.missing == "mask" else 1) + known,
-            self.hidden_size,
-            self.steps,
-            num_layers=self.num_layers,
-            dropout=self.dropout,
-            targets=range(len(columns.targets)),
-            known=known,
-            static=len(columns.static_names),
-            head=self.make_head(),
-            **(self.network or {}),
-        )
+        job = {
+            "targets": range(len(columns.targets)),
+            "known": known,
+            "static": len(columns.static_names),
+            "head": self.make_head(),
+        }
+        return make_network(self, seen * (2 if self.missing == "mask" else 1) + known, job)
 
     def make_training(self) -> Training:
         """How to train."""

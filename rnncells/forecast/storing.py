@@ -60,7 +60,8 @@ def load(folder: Path) -> Fitted:
 
     Raises:
         FileNotFoundError: a file that is not there.
-        ValueError: files that are no forecaster, were changed, or are of a newer version.
+        ValueError: files that are no forecaster, were changed, are of a newer version, or hold
+            numbers that are not finite.
     """
     try:
         config = json.loads((folder / CONFIG).read_bytes())
@@ -104,7 +105,11 @@ def _build(config: dict[str, Any], tensors: dict[str, Tensor]) -> Fitted:
     columns = Columns(**{role: tuple(names) for role, names in config["columns"].items()})
     with torch.random.fork_rng(devices=[]):
         net = options.make_network(columns)
-    net.load_state_dict(_part(tensors, "net."))
+    weights = _part(tensors, "net.")
+    net.load_state_dict(weights)
+    for name, weight in weights.items():
+        if not weight.isfinite().all():
+            raise ValueError(f"weights: expected finite numbers, got a NaN or infinity in {name!r}")
     scalers = {
         name: scaler_from_dict(one, _part(tensors, f"{name}."))
         for name, one in config["scalers"].items()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rnncells.forecast.checks import check_choice
+from rnncells.forecast.heads.base import spread
 
 __all__ = ["Kind", "WindowScaler"]
 
@@ -61,13 +62,11 @@ class WindowScaler:
 
     def transform(self, values: Tensor, level: Tensor) -> Tensor:
         """Scale ``values`` [batch, ..., targets] with ``level`` [batch, 2, targets]."""
-        location, scale = _spread(level, values.dim())
-        return (values - location) / scale
+        return (values - spread(level[:, 0], values)) / spread(level[:, 1], values)
 
     def inverse(self, values: Tensor, level: Tensor) -> Tensor:
         """Undo :meth:`transform`."""
-        location, scale = _spread(level, values.dim())
-        return values * scale + location
+        return values * spread(level[:, 1], values) + spread(level[:, 0], values)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -81,12 +80,6 @@ class WindowScaler:
             TypeError, ValueError: other keys, or a kind that is not known.
         """
         return cls(**config)
-
-
-def _spread(level: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Location and scale with axes of 1 between batch and targets, for values of this rank."""
-    shape = (len(level), *[1] * (rank - 2), level.shape[-1])
-    return level[:, 0].reshape(shape), level[:, 1].reshape(shape)
 
 
 def _quartiles(context: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The estimator: what it saves and loads, what it refuses to load, and its ONNX graph."""
+"""The estimator: what it saves and loads, and what it refuses to load."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch.testing import assert_close
 
 from rnncells.forecast import Forecaster, QuantileHead, as_panel
-from tests.forecast.forecasters import CONTEXT, HORIZON, MODES, SMALL, waves
+from tests.forecast.forecasters import HORIZON, MODES, SMALL, waves
 
 pytest.importorskip("lightning_fabric")
 
@@ -115,60 +113,14 @@ def test_no_series_and_no_function_is_saved(tmp_path: Path) -> None:
         model.save(tmp_path)
 
 
-def run_onnx(path: Path, **given: Tensor) -> list[Tensor]:
-    """What onnxruntime makes of it."""
-    session = pytest.importorskip("onnxruntime").InferenceSession(str(path))
-    assert {one.name for one in session.get_inputs()} == set(given)
-    found = session.run(None, {name: value.numpy() for name, value in given.items()})
-    return [torch.from_numpy(one) for one in found]
-
-
-def test_onnx(fitted: Forecaster, tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
-    path = tmp_path / "model.onnx"
-    fitted.to_onnx(path)
-    y = waves(2).double()
-    for batch in (y, y[:1]):
-        numbers = torch.arange(len(batch))
-        point, quantiles = run_onnx(path, x=batch[:, -CONTEXT:], series=numbers)
-        expected = fitted.predict(batch, levels=[80])
-        assert_close(point, expected["y_hat"], atol=1e-5, rtol=0)
-        assert_close(quantiles[..., 1], expected["y_hat-lo-80"], atol=1e-4, rtol=0)
-        assert_close(quantiles[..., 5], expected["y_hat-hi-80"], atol=1e-4, rtol=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"mode": "recursive", "scaler": "robust"},
-        {"cell": "lstm", "head": "normal", "scaler": "window last", "num_layers": 2},
-        {"missing": "mask", "scaler": "window robust", "head": "point"},
-        {"cell": "simple_rnn", "scaler": None, "mode": "seq2vec"},
-    ],
-)
-def test_onnx_with_covariates(options: dict[str, Any], tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
-    y, path = waves(3).double(), tmp_path / "model.onnx"
-    past = {} if options.get("mode") == "recursive" else {"past": y.cos()}
-    known, static = 5 + y.sin(), torch.tensor([[1.0], [2.0], [4.0]]).double()
-    panel = as_panel(y, **past, future=known, static=static)
-    model = Forecaster(**SMALL, **options).fit(panel)
-    model.to_onnx(path)
-    ahead = 5 + torch.rand(3, HORIZON, 1).double()
-    given = {"x": panel.values.view(3, 60, -1)[:, -CONTEXT:], "future": ahead, "static": static}
-    if options["scaler"] == "robust":
-        given["series"] = torch.arange(3)
-    found = run_onnx(path, **given)
-    assert_close(found[0], model.predict(future=ahead), atol=1e-5, rtol=0)
-    assert len(found) == (2 if options.get("mode") == "seq2vec" else 1)
-
-
-def test_what_onnx_cannot_tell(tmp_path: Path) -> None:
-    y = waves(1, 40)[0].abs().round()
-    counts = Forecaster(**SMALL, head="negative binomial", scaler=None).fit(y)
-    with pytest.raises(NotImplementedError, match="head of counts"):
-        counts.to_onnx(tmp_path / "model.onnx")
-    masked = Forecaster(**SMALL, mode="recursive", missing="mask").fit(y)
-    with pytest.raises(NotImplementedError, match="missing: mode 'recursive'"):
-        masked.to_onnx(tmp_path / "model.onnx")
+def test_weights_that_are_not_finite_are_refused(fitted: Forecaster, tmp_path: Path) -> None:
+    library = pytest.importorskip("safetensors.torch")
+    for value in (float("nan"), float("inf")):
+        fitted.save(tmp_path)
+        weights = tmp_path / "forecaster.safetensors"
+        tensors = library.load(weights.read_bytes())
+        tensors["net.output.bias"][0] = value
+        weights.write_bytes(library.save(tensors))
+        edit(tmp_path, lambda config: None, sign=True)
+        with pytest.raises(ValueError, match=r"expected finite numbers, got .* in 'output\.bias'"):
+            Forecaster.load(tmp_path)

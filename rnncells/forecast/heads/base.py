@@ -106,8 +106,10 @@ class Head(ABC):
 
 
 def spread(values: Tensor, like: Tensor) -> Tensor:
-    """[batch, targets] -> [batch, 1, ..., targets], of the rank of ``like``."""
-    return values.view(len(values), *[1] * (like.dim() - 2), -1)
+    """[batch, targets] -> [batch, 1, ..., targets], of the rank and the dtype of ``like``."""
+    for _ in range(like.dim() - 2):  # no view of len(values), which an exporter takes for constant
+        values = values.unsqueeze(1)
+    return values.to(like.dtype)  # a level in float64 must not widen a network's float32
 
 
 def check_levels(levels: Sequence[float]) -> list[float]:

@@ -1,0 +1,10 @@
+"""``python -m rnncells``: the command line, see :mod:`rnncells.forecast.command`."""
+
+from __future__ import annotations
+
+import sys
+
+from rnncells.forecast.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())
