@@ -36,11 +36,10 @@ __all__ = ["JOB", "rows"]
 
 JOB = "trend and season"
 CONTEXT, SPLIT, YEAR = 30, 1000, 365
-UNITS, SCALE = (40, 40), 200.0
+UNITS = (40, 40)
 MAE = "validation MAE"
-TRAINING = Training(
-    epochs=200, batch_size=32, learning_rate=3e-3, schedule="cosine", patience=50, monitor=l1_loss
-)
+TRAINING = Training(epochs=200, batch_size=32, learning_rate=3e-3, patience=50, monitor=l1_loss)
+STATEFUL = replace(TRAINING, epochs=300, batch_size=1, stateful=True)
 
 
 class Days:
@@ -79,28 +78,25 @@ def rows(run: Run) -> Iterator[Row]:
     lines = baselines(days)
     yield from lines
 
-    def net(cell: Cell) -> Callable[[Layers], nn.Module]:
-        return lambda layers: RecurrentNet(cell, 1, UNITS, 1, scale=SCALE, layers=layers)
+    def net(cell: Cell, **options: Any) -> Callable[[Layers], nn.Module]:
+        options = {"scale": 10.0} | options
+        return lambda layers: RecurrentNet(cell, 1, UNITS, 1, layers=layers, **options)
 
+    as_there: Any = {"residual": False, "scale": 200.0}
     model: Any = partial(Model, validation=days.validation, training=TRAINING)
+    stateful: Any = partial(
+        Model, train=days.following, validation=days.following_on, training=STATEFUL
+    )
     for each in (
-        model("RNN, to vector", net("simple_rnn"), days.to_vector, published=5.33),
+        model("RNN, to vector", net("simple_rnn", **as_there), days.to_vector, published=5.33),
         model("RNN, to sequence", net("simple_rnn"), days.to_sequence, published=5.5),
         model("LSTM, to sequence", net("lstm"), days.to_sequence),
         model("GRU, to sequence", net("gru"), days.to_sequence),
-    ):
-        yield trained(JOB, each, days.score, run, lines[-1])
-    stateful: Any = partial(
-        Model,
-        train=days.following,
-        validation=days.following_on,
-        training=replace(TRAINING, stateful=True, epochs=500),
-    )
-    for each in (
         stateful("RNN, stateful", net("simple_rnn"), published=5.86),
         stateful("LSTM, stateful", net("lstm"), published=5.97),
     ):
-        yield trained(JOB, each, days.score_stateful, run, lines[-1])
+        score = days.score_stateful if each.training.stateful else days.score
+        yield trained(JOB, each, score, run, lines[-1])
 
 
 def baselines(days: Days) -> list[Row]:

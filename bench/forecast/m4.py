@@ -12,8 +12,9 @@ training part, and its sMAPE in per cent.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +22,10 @@ from torch import Tensor, nn
 from bench.forecast.rows import Model, Row, Run, Scores, fixed, in_print, trained
 from rnncells.forecast import (
     ConvRecurrentNet,
+    DenseNet,
     LeastSquares,
     Panel,
     PointHead,
-    RecurrentNet,
     Training,
     Windows,
     WindowScaler,
@@ -35,7 +36,7 @@ from rnncells.forecast import (
     seasonal_scales,
     smape,
 )
-from rnncells.forecast.networks import Layers
+from rnncells.forecast.networks import Cell, Layers
 
 __all__ = ["FILE", "JOB", "rows"]
 
@@ -50,7 +51,8 @@ IN_PRINT = {
 }
 
 
-MAE = PointHead("mae")
+UNITS = 128
+FORECAST: Any = {"residual": DAY, "head": PointHead("mae")}
 TRAINING = Training(
     epochs=8, batch_size=64, learning_rate=3e-3, schedule="one_cycle", patience=None
 )
@@ -100,31 +102,28 @@ def rows(run: Run, folder: Path) -> Iterator[Row]:
 def table(run: Run, panel: Panel, stride: int = 5) -> Iterator[Row]:
     """The table, from the competition's series."""
     hourly = Hourly(panel, stride)
-    day = seasonal_naive(hourly.held_out.batch().x, HORIZON, DAY)
-    yield fixed(JOB, "seasonal naive, a day", hourly.measures(day), 1.193)
-    sample = hourly.train.batch(range(0, len(hourly.train), 4))
-    line = LeastSquares.fit(sample.x, sample.y, ridge=1.0)
-    linear = fixed(
-        JOB, "linear, one line for all", hourly.measures(line(hourly.held_out.batch().x))
-    )
+    ahead, train = hourly.held_out.batch().x, hourly.train.batch()
+    line = LeastSquares.fit(train.x, train.y, ridge=1.0)
+    day = hourly.measures(seasonal_naive(ahead, HORIZON, DAY))
+    linear = fixed(JOB, "linear, one line for all", hourly.measures(line(ahead)))
+    yield fixed(JOB, "seasonal naive, a day", day, 1.193)
     yield linear
     yield from in_print(JOB, IN_PRINT, "in print; on the official test part")
 
-    def recurrent(layers: Layers) -> nn.Module:
-        return RecurrentNet("gru", 1, 64, HORIZON, residual=DAY, head=MAE, layers=layers)
-
-    def convolutional(layers: Layers) -> nn.Module:
-        return ConvRecurrentNet(
-            1,
-            64,
-            HORIZON,
-            filters=64,
-            kernel=DAY,
-            stride=DAY,
-            residual=DAY,
-            head=MAE,
-            layers=layers,
+    def days(cell: Cell) -> Callable[[Layers], nn.Module]:
+        """A convolution makes one row of each day, which recurrent layers read."""
+        options: Any = {"filters": UNITS, "kernel": DAY, "stride": DAY} | FORECAST
+        return lambda layers: ConvRecurrentNet(
+            1, UNITS, HORIZON, cell=cell, layers=layers, **options
         )
 
-    for name, net in (("Conv1D over days, GRU", convolutional),):
-        yield trained(JOB, Model(name, net, hourly.train, TRAINING), hourly.score, run, linear)
+    def dense(_: Layers) -> nn.Module:
+        return DenseNet(1, CONTEXT, HORIZON, (2 * UNITS, 2 * UNITS), **FORECAST)
+
+    for name, net in (
+        ("GRU over days", days("gru")),
+        ("LSTM over days", days("lstm")),
+        ("dense, two layers", dense),
+    ):
+        model = Model(name, net, hourly.train, TRAINING)
+        yield trained(JOB, model, hourly.score, run, linear)

@@ -17,7 +17,7 @@ T, B, I, H = 6, 4, 2, 3
 def test_a_simple_layer_by_its_equation() -> None:
     """Table row 1: y_t = tanh(W_x x_t + W_y y_(t-1) + b), and y before the first step is 0."""
     torch.manual_seed(0)
-    layer = SimpleRNN(I, H, batch_first=True, dtype=torch.float64)
+    layer: Any = SimpleRNN(I, H, batch_first=True, dtype=torch.float64)
     x, y = torch.randn(B, T, I, dtype=torch.float64), torch.zeros(B, H, dtype=torch.float64)
     found, _ = layer(x)
     for step in range(T):
@@ -39,7 +39,7 @@ def test_output_and_state(kind: Any) -> None:
 def test_gradients_of_shared_weights_are_summed_over_time() -> None:
     """Table row 4: as if each step had weights of its own, and their gradients were added up."""
     torch.manual_seed(0)
-    layer = SimpleRNN(I, H, bias=False, batch_first=True, dtype=torch.float64)
+    layer: Any = SimpleRNN(I, H, bias=False, batch_first=True, dtype=torch.float64)
     x, y = torch.randn(B, T, I, dtype=torch.float64), torch.zeros(B, H, dtype=torch.float64)
     layer(x)[0].square().sum().backward()
     own = [[w.detach().clone().requires_grad_() for w in layer.parameters()] for _ in range(T)]
@@ -49,7 +49,7 @@ def test_gradients_of_shared_weights_are_summed_over_time() -> None:
         loss = loss + y.square().sum()
     loss.backward()
     for place, weight in enumerate(layer.parameters()):
-        assert_close(weight.grad, torch.stack([step[place].grad for step in own]).sum(0))  # type: ignore[misc]
+        assert_close(weight.grad, torch.stack([step[place].grad for step in own]).sum(0))
 
 
 def test_a_loss_on_some_outputs_flows_back_from_these_alone() -> None:
@@ -71,7 +71,7 @@ def test_gradients_vanish_or_explode(
     """Table row 15: over 100 steps, a weight a little above one explodes with ReLU (1.1^99 =
     12,527) and not with tanh, which saturates; below one, gradients vanish in both (0.9^99 = 3e-5).
     """
-    layer = SimpleRNN(1, 1, nonlinearity=nonlinearity, bias=False, batch_first=True)
+    layer: Any = SimpleRNN(1, 1, nonlinearity=nonlinearity, bias=False, batch_first=True)
     with torch.no_grad():
         layer.weight_ih_l0.fill_(1.0)
         layer.weight_hh_l0.fill_(weight)
