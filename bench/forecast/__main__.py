@@ -19,7 +19,7 @@ from typing import Any
 from bench import results
 from bench.command import add_threads, make_parser, start
 from bench.forecast import chicago, course, m4, synthetic
-from bench.forecast.report import as_text, draw, table
+from bench.forecast.report import as_line, as_text, draw
 from bench.forecast.rows import Row, Run
 
 JOBS: dict[str, Callable[[Run, Path], Iterator[Row]]] = {
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
             rows.append(row)
             every = [one.as_dict() for one in joined(path, rows)]
             results.write(options.out, NAME, facts, every)
-            print(f"\n{table(row.job, [row])}", flush=True)
+            print(as_line(row), flush=True)
     rows = joined(path, rows)
     text = as_text(rows)
     path.with_suffix(".txt").write_text(text + "\n")

@@ -9,10 +9,16 @@ from pathlib import Path
 from bench.forecast.rows import Row
 from bench.table import align
 
-__all__ = ["as_text", "draw"]
+__all__ = ["as_line", "as_text", "draw"]
 
 OURS, LINE, PRINT = "#1b6ca8", "#3c8d5a", "#8a8a8a"
 SECONDS = ("ours", "torch.nn", "ratio")
+
+
+def as_line(row: Row) -> str:
+    """One row in one line, for who is waiting."""
+    told = [f"{name} {figure(value)}" for name, value in shown(row).items()]
+    return f"{row.job}: {row.model}: {', '.join(told) or f'in print {figure(row.published)}'}"
 
 
 def as_text(rows: Sequence[Row]) -> str:
@@ -24,7 +30,7 @@ def as_text(rows: Sequence[Row]) -> str:
 def table(job: str, rows: Sequence[Row]) -> str:
     """The table of one job: the figure in print, the exact line, ours, and seconds an epoch."""
     scored = next((row for row in rows if row.scores), rows[0])
-    measures = [name for name in scored.scores if not name.startswith("day ")]
+    measures = shown(scored)
     timed = any(row.seconds for row in rows)
     header = ["model", "published", "least squares", *measures, "lowest", "highest"]
     header += [f"s an epoch, {name}" if name != "ratio" else name for name in SECONDS * timed]
@@ -47,6 +53,11 @@ def table(job: str, rows: Sequence[Row]) -> str:
         )
     told = "".join(f"\n({number}) {note}" for number, note in enumerate(notes, 1))
     return f"{job}\n\n{align(header, lines)}{told}"
+
+
+def shown(row: Row) -> dict[str, float]:
+    """A row's scores without those of single days, which the record keeps."""
+    return {name: value for name, value in row.scores.items() if not name.startswith("day ")}
 
 
 def figure(value: float | None) -> str:

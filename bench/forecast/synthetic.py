@@ -135,7 +135,7 @@ def one_step(waves: Waves, run: Run) -> Iterator[Row]:
     model = partial(Model, train=waves.to_sequence, training=TRAINING)
     ahead = partial(recurrent, steps=1, residual=True)
     for each in (
-        model("SimpleRNN(1)", neuron, published=0.0109),
+        model("SimpleRNN(1), to vector", neuron, train=waves.to_vector, published=0.0109),
         model("deep RNN 20-20-1", no_dense, published=0.0029),
         model("deep RNN 20-20, Dense", ahead("simple_rnn"), published=0.0026),
         model("LSTM 20-20", ahead("lstm")),

@@ -14,7 +14,7 @@ import torch
 from bench import results
 from bench.forecast import __main__ as command
 from bench.forecast import chicago, course, m4, synthetic
-from bench.forecast.report import as_text, draw
+from bench.forecast.report import as_line, as_text, draw
 from bench.forecast.rows import Model, Row, Run, time_epochs, trained
 from rnncells.forecast import Panel, panel_from_arrays
 
@@ -211,6 +211,8 @@ def test_text_tells_what_is_missing_and_what_was_timed() -> None:
         "4.00",
     ]
     assert note == "(1) by others"
+    assert as_line(rows[0]) == "job: only in print: in print 0.500"
+    assert as_line(rows[1]) == "job: GRU: MSE 0.01235"
 
 
 def test_picture(tmp_path: Path) -> None:
