@@ -134,13 +134,6 @@ def network(
     return lambda layers: RecurrentNet(cell, features, horizon=horizon, layers=layers, **options)
 
 
-def design(batch: Batch) -> Tensor:
-    """All that a line may see of windows, the types of the days ahead included, [batch, values,
-    1]."""
-    parts = [part.flatten(1) for part in (batch.x, batch.future) if part is not None]
-    return torch.cat(parts, dim=1).double().unsqueeze(2)
-
-
 def next_type(panel: Panel) -> Panel:
     """As in the book: a day's row holds the type of the day after, and nothing else is known."""
     first = len(panel.columns) - len(panel.future)
@@ -152,7 +145,7 @@ def next_type(panel: Panel) -> Panel:
 def baselines(job: str, data: Ridership, figures: tuple[float | None, float | None]) -> list[Row]:
     """Last week's days again, and the line, fitted with a little ridge."""
     batch = data.to_vector.batch()
-    line = LeastSquares.fit(design(batch), batch.y.double(), ridge=1.0)
+    line = LeastSquares.fit(batch.x, batch.y, ridge=1.0, future=batch.future)
     targets = slice(0, len(data.panel.targets))
 
     def week(batch: Batch) -> Tensor:
@@ -160,7 +153,9 @@ def baselines(job: str, data: Ridership, figures: tuple[float | None, float | No
 
     return [
         fixed(job, "the week before", data.score_by_hand(week), figures[0]),
-        fixed(job, "linear, ridge 1", data.score_by_hand(lambda b: line(design(b))), figures[1]),
+        fixed(
+            job, "linear, ridge 1", data.score_by_hand(lambda b: line(b.x, b.future)), figures[1]
+        ),
     ]
 
 
