@@ -109,13 +109,14 @@ def _check_length(past: Tensor, steps: int, what: str) -> None:
 class LeastSquares:
     """A linear model on the flattened window with an intercept, fitted in closed form.
 
-    Every value of the context, each feature at each step, has a weight for each value of the
-    horizon. Where columns depend on each other, the solution of smallest norm is taken. With
-    ``ridge`` the squared weights times it are added to the sum of squared errors (A. E. Hoerl and
-    R. W. Kennard, "Ridge regression", Technometrics 12, 1970); the intercept is free.
+    Every value of the context, each feature at each step, and every value that is known ahead has a
+    weight for each value of the horizon. Where columns depend on each other, the solution of
+    smallest norm is taken. With ``ridge`` the squared weights times it are added to the sum of
+    squared errors (A. E. Hoerl and R. W. Kennard, "Ridge regression", Technometrics 12, 1970); the
+    intercept is free.
 
     Attributes:
-        weight: [context * features, horizon * targets], float64.
+        weight: [context * features + horizon * known, horizon * targets], float64.
         intercept: [horizon * targets], float64.
         horizon: steps that it forecasts.
     """
@@ -125,25 +126,26 @@ class LeastSquares:
     horizon: int
 
     @classmethod
-    def fit(cls, x: Tensor, y: Tensor, ridge: float = 0.0) -> Self:
+    def fit(cls, x: Tensor, y: Tensor, ridge: float = 0.0, future: Tensor | None = None) -> Self:
         """Minimise the sum of squared errors over the windows.
 
         Args:
             x: contexts [batch, context, features].
             y: targets [batch, horizon, targets].
             ridge: weight of the squared weights, at least 0.
+            future: what is known ahead [batch, horizon, known], if anything is.
 
         Raises:
             ValueError: wrong ranks, different numbers of windows, NaN or infinity, or a ridge
                 below 0.
         """
-        _check_windows(x, "x")
         _check_windows(y, "y")
+        flat = _flat(x, future)
         if len(x) != len(y):
             raise ValueError(f"y: expected {len(x)} windows, as many as x, got {len(y)}")
         if not (ridge >= 0 and ridge < torch.inf):
             raise ValueError(f"ridge: expected a finite number of at least 0, got {ridge}")
-        inputs, outputs = x.flatten(1).double(), y.flatten(1).double()
+        inputs, outputs = flat.double(), y.flatten(1).double()
         for name, values in (("x", inputs), ("y", outputs)):
             if not values.isfinite().all():
                 raise ValueError(f"{name}: expected finite values, got a NaN or an infinity")
@@ -158,17 +160,30 @@ class LeastSquares:
         weight = torch.linalg.lstsq(a, b, rcond=noise, driver="gelsd").solution
         return cls(weight, centre_y - centre_x @ weight, y.shape[1])
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Forecast: contexts [batch, context, features] -> [batch, horizon, targets], float64.
+    def __call__(self, x: Tensor, future: Tensor | None = None) -> Tensor:
+        """Forecast: contexts [batch, context, features], and what is known ahead [batch, horizon,
+        known] if it was in fit, -> [batch, horizon, targets], float64.
 
         Raises:
             ValueError: another window than the model was fitted on.
         """
-        _check_windows(x, "x")
-        if x.shape[1] * x.shape[2] != len(self.weight):
-            raise ValueError(
-                f"x: expected context * features = {len(self.weight)}, as in fit, "
-                f"got {x.shape[1]} * {x.shape[2]}"
-            )
-        flat = x.flatten(1).double() @ self.weight + self.intercept
-        return flat.unflatten(1, (self.horizon, -1))
+        flat = _flat(x, future)
+        if flat.shape[1] != len(self.weight):
+            names, sizes = "context * features", f"{x.shape[1]} * {x.shape[2]}"
+            if future is not None:
+                names += " + horizon * known"
+                sizes += f" + {future.shape[1]} * {future.shape[2]}"
+            raise ValueError(f"x: expected {names} = {len(self.weight)}, as in fit, got {sizes}")
+        forecast = flat.double() @ self.weight + self.intercept
+        return forecast.unflatten(1, (self.horizon, -1))
+
+
+def _flat(x: Tensor, future: Tensor | None) -> Tensor:
+    """[batch, values]: all that a linear model sees of each window."""
+    _check_windows(x, "x")
+    if future is None:
+        return x.flatten(1)
+    _check_windows(future, "future")
+    if len(future) != len(x):
+        raise ValueError(f"future: expected {len(x)} windows, as many as x, got {len(future)}")
+    return torch.cat([x.flatten(1), future.flatten(1)], dim=1)

@@ -97,6 +97,19 @@ def test_least_squares_refuses_wrong_input() -> None:
         LeastSquares.fit(x, y)(torch.randn(1, 4, 2))
 
 
+def test_least_squares_with_what_is_known_ahead() -> None:
+    torch.manual_seed(0)
+    x, future = torch.randn(40, 3, 2).double(), torch.randn(40, 2, 1).double()
+    y = x[:, -1:, :1] + 3 * future + 0.5
+    model = LeastSquares.fit(x, y, future=future)
+    assert model.weight.shape == (3 * 2 + 2 * 1, 2)
+    assert_close(model(x, future), y, rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match=r"\+ horizon \* known = 8, as in fit, got 3 \* 2 \+ 1 \*"):
+        model(x, future[:, :1])
+    with pytest.raises(ValueError, match="future: expected 40 windows, as many as x, got 9"):
+        model(x, future[:9])
+
+
 def test_arrays_are_no_tensors() -> None:
     array = pytest.importorskip("numpy").ones((9, 3, 2))
     with pytest.raises(TypeError, match="past: expected a Tensor, got ndarray"):

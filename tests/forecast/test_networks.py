@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from rnncells.forecast.baselines import seasonal_naive
 from rnncells.forecast.batch import Batch
 from rnncells.forecast.heads import (
     Head,
@@ -25,6 +26,7 @@ from rnncells.forecast.networks import (
     EncoderDecoder,
     Network,
     RecurrentNet,
+    Recursive,
     VectorToSequence,
     WaveNet,
 )
@@ -169,6 +171,46 @@ def test_residual_counts_from_the_last_value(make: Make) -> None:
     for weight in plain.parameters():
         torch.nn.init.zeros_(weight)
     assert torch.equal(plain(x), torch.zeros(3, HORIZON, 1))
+
+
+def silent(net: Network) -> Network:
+    for weight in net.parameters():
+        torch.nn.init.zeros_(weight)
+    return net.eval()
+
+
+@pytest.mark.parametrize("season", [2, HORIZON + 1])
+def test_residual_of_a_season_counts_from_the_season_before(make: Make, season: int) -> None:
+    net = silent(make(2, HORIZON, targets=(1, 0), residual=season))
+    x = torch.randn(3, CONTEXT, 2)
+    assert torch.equal(net(x), seasonal_naive(x, HORIZON, season)[..., [1, 0]])
+    with pytest.raises(ValueError, match=f"x: expected at least {season} time steps, from which"):
+        net.check(x[:, : season - 1], None, None, every_step=False)
+
+
+def test_residual_of_a_season_at_every_step(causal: Make) -> None:
+    net, season = silent(causal(1, HORIZON, residual=3)), 3
+    x = torch.randn(2, CONTEXT, 1)
+    found = net(x, every_step=True)
+    for place, step in enumerate(range(CONTEXT)[net.output_steps(CONTEXT)]):
+        past = x[:, : step + 1]
+        # before a whole season has gone by: the last value where there is none of a season before
+        due = torch.stack(
+            [
+                past[:, step + 1 + ahead % season - season]
+                if step + 1 + ahead % season >= season
+                else past[:, -1]
+                for ahead in range(HORIZON)
+            ],
+            dim=1,
+        )
+        assert torch.equal(found[:, place], due)
+
+
+def test_residual_of_a_season_is_fed_back() -> None:
+    net = silent(RecurrentNet("gru", 1, 4, 1, residual=4))
+    x = torch.randn(3, 9, 1)
+    assert torch.equal(Recursive(net, 10)(x), seasonal_naive(x, 10, 4))
 
 
 def test_scale_multiplies_the_numbers(make: Make) -> None:
@@ -318,6 +360,7 @@ def test_loss_falls_to_sequence(name: str) -> None:
         (lambda: RecurrentNet("gru", 1, 8, 3, dense=False), "expected no column known ahead and 3"),
         (lambda: RecurrentNet("gru", 1, 8, 3, scale=0.0), "scale: expected a finite number other"),
         (lambda: RecurrentNet("gru", 2, 8, 3, known=-1), "known: expected an integer"),
+        (lambda: RecurrentNet("gru", 1, 8, 3, residual=-7), "residual: expected an integer"),
         (
             lambda: RecurrentNet("gru", 2, 8, 3, known=1)(torch.zeros(2, 5, 2)),
             "future: the network has 1 such columns, got none",

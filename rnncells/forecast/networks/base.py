@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
+import torch
 from torch import Tensor, cat, nn
 
 from rnncells.forecast.checks import check_columns, check_positive
@@ -23,8 +24,9 @@ class Job(TypedDict, total=False):
         known: columns that are known ahead, 0 or more: the width of ``future``.
         static: features that stay the same in a series, 0 or more.
         head: how a forecast is told; a point where nothing is said.
-        residual: count the forecast from the target's last value, so that what is learned is the
-            change, and a level that training never saw needs no extrapolation (by default).
+        residual: count the forecast from the target's last value (by default), or with a number
+            from its value so many steps before, a season: what is learned is the change, and a
+            level that training never saw needs no extrapolation.
         scale: what the network's numbers are multiplied by, 1 where nothing is said: for series
             that are not scaled.
     """
@@ -33,7 +35,7 @@ class Job(TypedDict, total=False):
     known: int
     static: int
     head: Head
-    residual: bool
+    residual: bool | int
     scale: float
 
 
@@ -61,7 +63,7 @@ class Network(nn.Module):
         known: int = 0,
         static: int = 0,
         head: Head | None = None,
-        residual: bool = True,
+        residual: bool | int = True,
         scale: float = 1.0,
     ) -> None:
         super().__init__()
@@ -73,7 +75,7 @@ class Network(nn.Module):
             raise TypeError(f"head: expected a Head, such as PointHead(), got {head!r}")
         if not (math.isfinite(scale) and scale != 0):
             raise ValueError(f"scale: expected a finite number other than 0, got {scale}")
-        self.residual, self.scale = residual, float(scale)
+        self.season, self.scale = check_count("residual", int(residual)), float(scale)
 
     @property
     def numbers(self) -> int:
@@ -96,6 +98,11 @@ class Network(nn.Module):
             raise ValueError(
                 f"x: expected shape [batch, time, {self.features}], got {list(x.shape)}"
             )
+        if x.shape[1] < self.season:
+            raise ValueError(
+                f"x: expected at least {self.season} time steps, from which the forecast is "
+                f"counted (residual), got {x.shape[1]}"
+            )
         batch = x.shape[0]  # not len(x), which an exporter takes for a constant
         ahead = [batch, self.horizon, self.known]
         if every_step:
@@ -110,18 +117,40 @@ class Network(nn.Module):
         given = forecasts if future is None or future.dim() != 4 else future.shape[1]
         return given if given in (context, forecasts) else context
 
-    def tell(self, numbers: Tensor, last: Tensor, level: Tensor | None) -> Tensor:
+    def base(self, x: Tensor, steps: slice | None = None) -> Tensor | None:
+        """What forecasts from x are counted from: the targets' last season, repeated.
+
+        Args:
+            x: contexts [batch, time, features].
+            steps: for the forecasts after each of these steps, not after the last alone. Where no
+                whole season has gone by, the value at that step stands in.
+
+        Returns:
+            [batch, horizon, targets], or with ``steps`` [batch, steps, horizon, targets]; the
+            horizon's axis is 1 where all are counted from one value. Nothing without a residual.
+        """
+        if self.season == 0:
+            return None
+        values = x[..., self.targets]
+        if self.season == 1:
+            return values[:, -1:] if steps is None else values[:, steps].unsqueeze(2)
+        back = torch.arange(self.horizon, device=x.device) % self.season + 1 - self.season
+        if steps is None:
+            return values[:, x.shape[1] - 1 + back]
+        now = torch.arange(x.shape[1], device=x.device)[steps, None]
+        return values[:, torch.where(now + back < 0, now, now + back)]
+
+    def tell(self, numbers: Tensor, base: Tensor | None, level: Tensor | None) -> Tensor:
         """The head's output.
 
         Args:
             numbers: [..., horizon * targets * head.size].
-            last: [..., features], the rows of x that the forecasts follow.
+            base: [..., horizon or 1, targets], what is added, or nothing.
             level: [batch, 2, targets], or nothing.
         """
         raw = numbers.unflatten(-1, (-1, len(self.targets), self.head.size))
         if self.scale != 1.0:
             raw = raw * self.scale
-        base = last[..., self.targets].unsqueeze(-2) if self.residual else None
         return self.head(raw, base, level if self.head.in_counts else None)
 
 
@@ -183,16 +212,14 @@ class SequenceNetwork(Network):
         if static is not None:
             rows = cat([x, static.unsqueeze(1).expand(-1, x.shape[1], -1)], dim=-1)
         hidden, state = self.encode(rows, state)
-        last, steps = x, self.output_steps(x.shape[1])
-        if every_step:
-            last = x[:, steps]
-            if future is not None and future.shape[1] != last.shape[1]:
-                future = future[:, steps]
-        else:
-            hidden, last = hidden[:, -1], x[:, -1]
+        steps = self.output_steps(x.shape[1]) if every_step else None
+        if steps is None:
+            hidden = hidden[:, -1]
+        elif future is not None and future.shape[1] != hidden.shape[1]:
+            future = future[:, steps]
         if future is not None:
             hidden = cat([hidden, future.flatten(-2)], dim=-1)
-        output = self.tell(self.output(hidden), last, level)
+        output = self.tell(self.output(hidden), self.base(x, steps), level)
         return (output, state) if return_state else output
 
 

@@ -84,7 +84,7 @@ class VectorToSequence(Network):
         if future is not None:
             rows = torch.cat([rows, future], dim=2)
         hidden, _ = self.recurrent(rows)
-        return self.tell(self.output(hidden).flatten(1), x[:, -1], level)
+        return self.tell(self.output(hidden).flatten(1), self.base(x), level)
 
 
 class EncoderDecoder(Network):
@@ -155,21 +155,28 @@ class EncoderDecoder(Network):
             rows = torch.cat([x, static.unsqueeze(1).expand(-1, x.shape[1], -1)], dim=2)
             ahead.append(static.unsqueeze(1).expand(-1, self.horizon, -1))
         _, state = self.encoder(rows)
-        last = x[:, -1]
+        last, base = x[:, -1:, self.targets], self.base(x)
         if teacher is None:
-            return self._run_free(last, ahead, state, level)
-        before = torch.cat([last[:, None, self.targets], teacher[:, :-1]], dim=1)
+            return self._run_free(last, base, ahead, state, level)
+        before = torch.cat([last, teacher[:, :-1]], dim=1)
         hidden, _ = self.decoder(torch.cat([before, *ahead], dim=2), state)
-        return self.tell(self.output(hidden).flatten(1), last, level)
+        return self.tell(self.output(hidden).flatten(1), base, level)
 
     def _run_free(
-        self, last: Tensor, ahead: list[Tensor], state: Any, level: Tensor | None
+        self,
+        before: Tensor,
+        base: Tensor | None,
+        ahead: list[Tensor],
+        state: Any,
+        level: Tensor | None,
     ) -> Tensor:
-        before, outputs = last[:, None, self.targets], []
+        outputs = []
+        bases = None if base is None else base.expand(-1, self.horizon, -1)
         for step in range(self.horizon):
             row = torch.cat([before, *(part[:, step : step + 1] for part in ahead)], dim=2)
             hidden, state = self.decoder(row, state)
-            output = self.tell(self.output(hidden).flatten(1), last, level)
+            base = None if bases is None else bases[:, step : step + 1]
+            output = self.tell(self.output(hidden).flatten(1), base, level)
             before = self.head.fed_back(self.head.point(output), level)
             outputs.append(output)
         return torch.cat(outputs, dim=1)

@@ -64,7 +64,7 @@ class DenseNet(Network):
         if x.shape[1] != self.context:
             raise ValueError(f"x: expected {self.context} time steps, got {x.shape[1]}")
         parts = [part.flatten(1) for part in (x, future, static) if part is not None]
-        return self.tell(self.layers(cat(parts, dim=1)), x[:, -1], level)
+        return self.tell(self.layers(cat(parts, dim=1)), self.base(x), level)
 
 
 def refuse_every_step(network: nn.Module, every_step: bool) -> None:

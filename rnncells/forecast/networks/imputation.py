@@ -63,7 +63,7 @@ class ImputationNet(Network):
         """
         self.check(x, None, None, every_step)
         hidden, _ = self.recurrent(x)
-        return self.tell(self.output(hidden), x, None)
+        return self.tell(self.output(hidden), None, None)
 
 
 class HiddenValues(Dataset[Batch]):

@@ -122,7 +122,8 @@ class Recursive(nn.Module):
                 f"future: expected shape {[len(x), self.horizon, self.known]}, "
                 f"got {list(future.shape)}"
             )
-        carries = getattr(self.net, "carries_state", False)
+        # with a state one row is enough, unless the forecast is counted from a row further back
+        carries = getattr(self.net, "carries_state", False) and self.net.season <= 1
         more: dict[str, Any] = {"return_state": True, "state": None} if carries else {}
         outputs: list[Tensor] = []
         for step in range(self.horizon):

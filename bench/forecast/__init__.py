@@ -1,0 +1,1 @@
+"""The published forecasting tables again, with rnncells.forecast: ``python -m bench.forecast``."""
