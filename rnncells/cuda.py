@@ -79,9 +79,8 @@ def kernel_name(
     place = torch.device("cuda" if device is None else device)
     if place.type != "cuda":
         raise ValueError(f"device: expected a CUDA device, got {place}")
-    index = torch.cuda.current_device() if place.index is None else place.index
-    name: str = engine.kernel_name(index, cell, str(dtype)[6:], T, B, H, proj_size > 0, backward)
-    return name
+    index = torch.cuda.current_device() if place.index is None else place.index  # type: ignore[redundant-expr]
+    return str(engine.kernel_name(index, cell, str(dtype)[6:], T, B, H, proj_size > 0, backward))
 
 
 def force_kernel(name: str | None) -> None:

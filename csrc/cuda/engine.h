@@ -186,7 +186,7 @@ template <class T>
 struct CopyRows {
   Timeline time;
   int64_t columns;
-  const T* from;  // [T, B, columns]
+  const T* from;  // [T, B, columns]; null for zeros
   int64_t step_stride, row_stride, column_stride;
   T* to;  // [N, columns]
 };
@@ -215,6 +215,20 @@ struct SumRows {
 };
 int64_t sum_parts(int64_t count);
 
+// Values of the host, which travel with the launches: nobody waits, and a CUDA graph keeps them.
+struct BringValues {
+  static constexpr int64_t most = 480;  // a launch takes 4 KB of arguments
+  int64_t count;
+  int64_t* to;
+  int64_t values[most];
+};
+// Lengths that only the device knows, none below 1 or above the number of time steps.
+struct ClampLengths {
+  const int64_t* from;
+  int64_t stride, count, steps;
+  int64_t* to;
+};
+
 struct CellTraits {
   const char* name;
   int gates, states, phases, shares, recurrent_shares, reserve_slots;
@@ -225,6 +239,13 @@ struct CellTraits {
 int cell_count();
 const CellTraits& cell_traits(int cell);
 int cell_place(const char* name);
+
+// The recurrent product of one phase: its gates, and the reserve's slot of what it multiplies; -1
+// for the hidden state.
+struct PhaseTraits {
+  int first_gate, gates, operand;
+};
+PhaseTraits phase_traits(int cell, int phase);
 
 // T is float, Float16 or BFloat16; for all others also double.
 template <class T>
@@ -255,5 +276,7 @@ template <class T>
 const char* narrow_sum(const NarrowSum<T>& call, Stream stream);
 template <class T>
 const char* sum_rows(const SumRows<T>& call, Stream stream);
+const char* bring_values(const int64_t* from, int64_t count, int64_t* to, Stream stream);
+const char* clamp_lengths(const ClampLengths& call, Stream stream);
 
 }  // namespace rnncells::gpu
