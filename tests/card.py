@@ -76,7 +76,8 @@ def draw(
     proj: int = 0,
     bias: bool = True,
 ) -> Call:
-    """A problem; x lies batch by batch, so that its rows are no matrix, and padding is NaN."""
+    """A problem; without lengths x lies batch by batch, so that its rows are no matrix; with them
+    its rows are one, and padding is NaN."""
 
     def some(*shape: int) -> Tensor:
         return (torch.randn(*shape, dtype=torch.float64) * 0.5).to(dtype)
@@ -93,6 +94,7 @@ def draw(
         call.x = some(21, I)
     if kind == "lengths":
         call.lengths = torch.tensor(LENGTHS)
+        call.x = call.x.contiguous()
         for sequence, length in enumerate(LENGTHS):
             call.x[length:, sequence] = torch.nan
     call.grad_y = some(*call.x.shape[:-1], directions * outputs)
