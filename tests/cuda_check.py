@@ -106,15 +106,22 @@ def requirements() -> list[str]:
     return ["setuptools>=77", "ninja", "numpy", *extras["test"], *extras["forecast"]]
 
 
+def base_python() -> str:
+    """Python 3.12 where it is (a command of that name may find none), or else this one."""
+    found = shutil.which("python3.12")
+    if found and subprocess.run([found, "--version"], capture_output=True).returncode == 0:
+        return found
+    return sys.executable
+
+
 def make_environment() -> str | None:
     """Make .venv-cuda, once; None, or why it cannot be had."""
     wanted = "\n".join([TORCH, *requirements()])
     if not (stands("environment", wanted) and PYTHON.is_file()):
         say(f"making {VENV.name} with {TORCH} (minutes and 5 GB, the first time)")
-        # A command of that name may be a shim that finds no such Python.
-        bases = [base for base in (shutil.which("python3.12"), sys.executable) if base]
-        if not any(run(base, "-m", "venv", "--clear", VENV) == 0 for base in bases):
-            return f"{' and '.join(bases)} make no virtual environment"
+        base = base_python()
+        if run(base, "-m", "venv", "--clear", VENV) != 0:
+            return f"{base} makes no virtual environment"
         pip = (PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "-qq")
         if run(*pip, TORCH) != 0:
             return f"{TORCH} cannot be installed"

@@ -8,16 +8,7 @@
 // slots; N rows in all, T*B unless the series are packed. Compute<S> is float for the 16-bit types,
 // and what values are accumulated in.
 //
-// A layer's way, one direction at a time:
-//   forward: input = x W_ih^T by a library, [N, G*H], without the biases; then either
-//     persistent_forward, once; or, for each step in its order, `previous` W_hh^T by a library and
-//     step_forward (for each phase), and with a projection the library's m W_hr^T and
-//     store_outputs.
-//   backward: either persistent_backward, once; or for each step in the opposite order, with a
-//     projection gather_output_gradient and the library's product with W_hr, then step_backward
-//     (the last phase first) and the library's product with W_hh; then from the gradients of the
-//     shares dx, dW_ih and dW_hh by a library (previous_outputs gives the second factor of the last
-//     one) and the biases' by sum_rows.
+// layer_forward.h and layer_backward.h are the way of one direction through these functions.
 #pragma once
 
 #include <cstdint>
