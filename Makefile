@@ -20,7 +20,7 @@ SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h')
 FORMATTED := $(SOURCES) $(shell find csrc tests -name '*.cu' -o -name '*.cuh' -o -path 'tests/*.cpp' -o -path 'tests/*.h')
 BUILD_LOG := build/build.log
 
-.PHONY: help demo test test-slow test-all lint format bench build clean distclean FORCE
+.PHONY: help demo test test-slow test-all cuda-check lint format bench build clean distclean FORCE
 
 help:  ## this list
 	sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -35,6 +35,9 @@ test-slow: build  ## the full grids
 	$(PYTEST) -m slow $(ARGS)
 
 test-all: test test-slow  ## all tests
+
+cuda-check: $(VENV)/.installed  ## build the CUDA engine with a CUDA torch of its own (no GPU needed)
+	$(PY) -m tests.cuda_check $(ARGS)
 
 lint: $(VENV)/.installed  ## ruff, mypy, clang-format
 	$(PY) -m ruff check --quiet
@@ -57,8 +60,8 @@ clean:  ## remove what was built
 	rm -rf build dist *.egg-info rnncells/*.so $(VENV)/.extension
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-distclean: clean  ## remove .venv too
-	rm -rf $(VENV)
+distclean: clean  ## remove .venv and .venv-cuda too
+	rm -rf $(VENV) .venv-cuda
 
 # Refused here, in one sentence each: an old Python, no venv module, no compiler, no Python.h.
 $(VENV)/.python:

@@ -1,4 +1,5 @@
-"""Builds the extension ``rnncells._C``; everything that is not compiled is in pyproject.toml."""
+"""Builds the extensions ``rnncells._C`` and, for a CUDA build of torch, ``rnncells._C_cuda``;
+everything that is not compiled is in pyproject.toml."""
 
 import os
 import sysconfig
@@ -9,7 +10,7 @@ from typing import Any
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-from _build_backend import toolchain, torch_choice
+from _build_backend import cuda_choice, toolchain, torch_choice
 
 ROOT = Path(__file__).parent
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -44,6 +45,17 @@ EXTENSION: dict[str, Any] = {
     "extra_compile_args": FLAGS,
 }
 
+# -fmad=false: where to fuse is written in the code, as above.
+NVCC_FLAGS = ["-O3", "-fmad=false", "--expt-relaxed-constexpr", "-Xcompiler=-fvisibility=hidden"]
+
+CUDA_EXTENSION: dict[str, Any] = {
+    "name": "rnncells._C_cuda",
+    "sources": paths("csrc/cuda/*.cu") + paths("csrc/cuda/*.cpp") + paths("csrc/cuda_glue/*.cpp"),
+    "depends": paths("csrc/**/*.h") + paths("csrc/**/*.cuh"),
+    "include_dirs": [str(ROOT / "csrc")],
+    "extra_compile_args": {"cxx": FLAGS, "nvcc": NVCC_FLAGS},
+}
+
 
 def without_torch() -> dict[str, Any]:
     """Return what setup() needs where there is no torch: all but compiling works."""
@@ -58,7 +70,10 @@ def without_torch() -> dict[str, Any]:
 def with_torch() -> dict[str, Any]:
     """Return what setup() needs to compile against the torch that can be imported."""
     import torch
-    from torch.utils.cpp_extension import BuildExtension, CppExtension
+
+    with_cuda = cuda_choice.choose(torch.version.cuda) is not None
+    # Only now, since this reads CUDA_HOME.
+    from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 
     class Build(BuildExtension):
         def finalize_options(self) -> None:
@@ -75,7 +90,10 @@ def with_torch() -> dict[str, Any]:
 
     # torch calls ninja by name, and a virtual environment that is not activated is not on PATH.
     os.environ["PATH"] += os.pathsep + sysconfig.get_path("scripts")
-    return {"ext_modules": [CppExtension(**EXTENSION)], "cmdclass": {"build_ext": Build}}
+    modules = [CppExtension(**EXTENSION)]
+    if with_cuda:
+        modules.append(CUDAExtension(**CUDA_EXTENSION))
+    return {"ext_modules": modules, "cmdclass": {"build_ext": Build}}
 
 
 setup(

@@ -33,7 +33,6 @@ py::dict build_info() {
   info["compiler"] = compiler();
   info["isas"] = rnncells::compiled_isas();
   info["isa"] = rnncells::current_isa();
-  info["cuda"] = false;
   return info;
 }
 
@@ -100,8 +99,7 @@ PYBIND11_MODULE(_C, module) {
     throw py::import_error(std::string(error.what()) + " (environment variable RNNCELLS_REGIME)");
   }
   module.def("build_info", &build_info,
-             "Version, torch and compiler of the build, instruction sets compiled and in use, and "
-             "whether there is a CUDA engine.");
+             "Version, torch and compiler of the build, instruction sets compiled and in use.");
   module.def("cells", &cells,
              "Every cell by name: its gates, its states, its product phases, and the values per "
              "unit and time step that its reserve holds.");

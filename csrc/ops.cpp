@@ -12,8 +12,8 @@
 #include "cpu/isa.h"
 #include "cpu/packed_bytes.h"
 #include "cpu/regime.h"
-#include "ragged.h"
-#include "tensors.h"
+#include "layer_tensors.h"
+#include "schemas.h"
 #include "variant_text.h"
 
 namespace rnncells {
@@ -38,190 +38,46 @@ const CellEngine& engine_of(const std::string& cell) {
   refuse("unknown cell '", cell, "'; known: ", known);
 }
 
-// The arguments that forward and backward share.
-struct Arguments {
-  const Tensor& x;
-  const std::vector<Tensor>& states;
-  const std::vector<Tensor>& weights;
-  const std::optional<Tensor>& lengths;
-  const std::optional<Tensor>& batch_sizes;
-  const std::string& cell;
-  bool bidirectional, rowwise, recompute;
-  const std::string& variant;
-  const std::optional<Tensor>&seed, &resets;
-};
+uint64_t seed_of(const Tensor& seed) {
+  RNNCELLS_REQUIRE(seed.is_cpu() && seed.numel() == 1 && seed.scalar_type() == ScalarType::Long,
+                   "seed must be one int64 on the CPU");
+  return static_cast<uint64_t>(*data<int64_t>(seed));
+}
 
-// The tensors of one call, checked, and the sizes read off them.
-struct Layer {
+// On the CPU.
+struct Layer : LayerTensors {
   const CellEngine& engine;
-  Sizes size{};
-  const int64_t directions;
-  const ScalarType dtype;
-  const std::vector<Tensor>& weights;
-  const std::vector<int64_t> x_sizes;
-  std::optional<Ragged> ragged;
-  const Tensor& x;
-  std::vector<Tensor> states;  // contiguous, [D, B, P], every other [D, B, H]; or none
-  bool bias = false, projected = false;
-  const bool rowwise, recompute;
-  Variant variant;
 
-  void check(const Tensor& tensor, const std::string& name,
-             const std::vector<int64_t>& expected) const {
-    RNNCELLS_REQUIRE(tensor.is_cpu(), name, " must be on the CPU, where the input is");
-    RNNCELLS_REQUIRE(tensor.scalar_type() == dtype, name, " must have the input's ", "dtype ",
-                     torch::headeronly::toString(dtype), ", got ",
-                     torch::headeronly::toString(tensor.scalar_type()));
-    const std::vector<int64_t> sizes = sizes_of(tensor);
-    RNNCELLS_REQUIRE(sizes == expected, name, " must have shape ", text(expected), ", got ",
-                     text(sizes));
-  }
-
-  explicit Layer(const Arguments& given)
-      : engine(engine_of(given.cell)),
-        directions(given.bidirectional ? 2 : 1),
-        dtype(given.x.scalar_type()),
-        weights(given.weights),
-        x_sizes(sizes_of(given.x)),
-        x(given.x),
-        rowwise(given.rowwise),
-        recompute(given.recompute) {
-    RNNCELLS_REQUIRE(x.is_cpu(), "the input is not on the CPU, and this build has no ",
-                     "engine for its device");
-    RNNCELLS_REQUIRE(is_supported(dtype),
-                     "the input must be float32, float64, float16 or bfloat16, got ",
-                     torch::headeronly::toString(dtype));
-    if (given.batch_sizes.has_value()) {
-      RNNCELLS_REQUIRE(x.dim() == 2, "a packed input must have shape [N, I], got ", text(x_sizes));
-      RNNCELLS_REQUIRE(!given.lengths.has_value(), "lengths are of no use to a packed input");
-      RNNCELLS_REQUIRE(!given.states.empty(), "a packed input needs initial states");
-    } else {
-      RNNCELLS_REQUIRE(x.dim() == 3, "the input must have shape [T, B, I], got ", text(x_sizes));
-    }
-    check_weights();
-    size.inputs = x_sizes.back();
-    find_steps(given);
-    states = checked_states(given.states, "state");
-    find_variant(given);
-  }
-
-  int64_t weights_per_direction() const {
-    return (bias ? 4 : 2) + projected + has_unit_parameters();
-  }
-  bool has_unit_parameters() const { return engine.facts.unit_parameters > 0; }
-
-  void check_weights() {
-    const auto count = static_cast<int64_t>(weights.size());
-    const int64_t each = count / directions - has_unit_parameters();
-    RNNCELLS_REQUIRE(count % directions == 0 && each >= 2 && each <= 5,
-                     "expected 2 weights (without biases) or 4 for each of ", directions,
-                     " directions, one more with a projection",
-                     has_unit_parameters() ? ", and the cell's values per unit" : "", ", got ",
-                     count);
-    bias = each >= 4;
-    projected = each % 2 != 0;
-    RNNCELLS_REQUIRE(!projected || engine.facts.projects, "the cell '", engine.facts.name,
-                     "' cannot have a projection");
-    RNNCELLS_REQUIRE(weights[0].dim() == 2, "weight_ih must have two dimensions, got ",
-                     text(sizes_of(weights[0])));
-    RNNCELLS_REQUIRE(weights[1].dim() == 2, "weight_hh must have two dimensions, got ",
-                     text(sizes_of(weights[1])));
-    size.outputs = weights[1].size(1);
-    size.units = projected ? weights[1].size(0) / engine.facts.gates : size.outputs;
-    RNNCELLS_REQUIRE(size.units > 0 && size.outputs > 0, "weight_hh has no units");
-    const int64_t rows = engine.facts.gates * size.units;
-    for (int64_t d = 0; d < directions; ++d) {
-      const int64_t first = d * weights_per_direction();
-      const std::string suffix = directions > 1 ? (d == 0 ? " (forward)" : " (reverse)") : "";
-      check(weights[first], "weight_ih" + suffix, {rows, x_sizes.back()});
-      check(weights[first + 1], "weight_hh" + suffix, {rows, size.outputs});
-      if (bias) {
-        check(weights[first + 2], "bias_ih" + suffix, {rows});
-        check(weights[first + 3], "bias_hh" + suffix, {rows});
-      }
-      if (projected) {
-        check(projection_weight(d), "weight_hr" + suffix, {size.outputs, size.units});
-      }
-      if (has_unit_parameters()) {
-        check(unit_parameters(d), "the values per unit" + suffix,
-              {engine.facts.unit_parameters * size.units});
-      }
-    }
-  }
-
-  void find_steps(const Arguments& given) {
-    if (given.batch_sizes.has_value()) {
-      ragged = Ragged::from_batch_sizes(*given.batch_sizes, x_sizes[0]);
-      RNNCELLS_REQUIRE(!ragged->counts.empty(), "the input has no time steps");
-      size.steps = static_cast<int64_t>(ragged->counts.size());
-      size.batch = ragged->counts[0];
-      return;
-    }
-    RNNCELLS_REQUIRE(x_sizes[0] > 0, "the input has no time steps");
-    size.steps = x_sizes[0];
-    size.batch = x_sizes[1];
-    if (given.lengths.has_value()) {
-      ragged = Ragged::from_lengths(*given.lengths, size.steps, size.batch);
-    }
-  }
-
-  void find_variant(const Arguments& given) {
-    variant = read_variant(given.variant, engine.facts);
-    RNNCELLS_REQUIRE(!variant.zones() || !projected, "zoneout and a projection exclude each other");
-    if (given.seed.has_value()) {
-      RNNCELLS_REQUIRE(given.seed->is_cpu() && given.seed->numel() == 1 &&
-                           given.seed->scalar_type() == ScalarType::Long,
-                       "seed must be one int64 on the CPU");
+  explicit Layer(const Arguments& given) : Layer(engine_of(given.cell), given) {}
+  // A call with a variant: its text, its seed and its resets.
+  Layer(Arguments given, const std::string& said, const std::optional<Tensor>& seed,
+        const std::optional<Tensor>& resets)
+      : Layer(with_text(given, said)) {
+    if (seed.has_value()) {
       variant.draws = true;
-      variant.seed = static_cast<uint64_t>(*data<int64_t>(*given.seed));
+      variant.seed = seed_of(*seed);
     }
-    if (!given.resets.has_value()) return;
-    const Tensor& resets = *given.resets;
+    if (!resets.has_value()) return;
     const std::vector<int64_t> expected = {size.steps, size.batch};
     RNNCELLS_REQUIRE(!given.batch_sizes.has_value(), "a packed input cannot have resets");
-    RNNCELLS_REQUIRE(resets.is_cpu() && resets.scalar_type() == ScalarType::Bool,
+    RNNCELLS_REQUIRE(resets->is_cpu() && resets->scalar_type() == ScalarType::Bool,
                      "resets must be bool, on the CPU");
-    RNNCELLS_REQUIRE(sizes_of(resets) == expected, "resets must have shape ", text(expected),
-                     ", got ", text(sizes_of(resets)));
-    variant.resets = data<bool>(resets);
-    variant.resets_step_stride = resets.stride(0);
-    variant.resets_batch_stride = resets.stride(1);
+    RNNCELLS_REQUIRE(sizes_of(*resets) == expected, "resets must have shape ", text(expected),
+                     ", got ", text(sizes_of(*resets)));
+    variant.resets = data<bool>(*resets);
+    variant.resets_step_stride = resets->stride(0);
+    variant.resets_batch_stride = resets->stride(1);
   }
+  Layer(const CellEngine& cell, const Arguments& given)
+      : LayerTensors(cell.facts, on_cpu(given), cell.facts.states - 1), engine(cell) {}
 
-  const Tensor& projection_weight(int64_t direction) const {
-    return weights[direction * weights_per_direction() + (bias ? 4 : 2)];
+  static const Arguments& with_text(Arguments& given, const std::string& text) {
+    given.variant = read_variant(text, engine_of(given.cell).facts);
+    return given;
   }
-  const Tensor& unit_parameters(int64_t direction) const {
-    return weights[(direction + 1) * weights_per_direction() - 1];
-  }
-  int64_t state_width(int64_t state) const { return state == 0 ? size.outputs : size.units; }
-  std::vector<int64_t> state_sizes(int64_t state) const {
-    return {directions, size.batch, state_width(state)};
-  }
-  std::vector<int64_t> output_sizes() const { return with_width(directions * size.outputs); }
-  // Depends on sizes and the cell alone.
-  std::vector<int64_t> reserve_sizes() const {
-    std::vector<int64_t> sizes = with_width(slots() * size.units);
-    sizes.insert(sizes.begin(), directions);
-    return sizes;
-  }
-  int64_t slots() const {
-    if (recompute) return engine.facts.states - 1;
-    return engine.facts.reserve_slots + projected + (variant.zones() ? engine.facts.states : 0);
-  }
-  bool padded() const { return ragged.has_value() && !ragged->order.empty(); }
-
-  // None, or one for each state of the cell; contiguous.
-  std::vector<Tensor> checked_states(const std::vector<Tensor>& given, const char* name) const {
-    const auto count = static_cast<int64_t>(given.size());
-    RNNCELLS_REQUIRE(count == 0 || count == engine.facts.states, "expected ", engine.facts.states,
-                     " tensors (", name, ") or none, got ", count);
-    std::vector<Tensor> result;
-    for (int64_t i = 0; i < count; ++i) {
-      check(given[i], std::string(name) + " " + std::to_string(i), state_sizes(i));
-      result.push_back(as_contiguous(given[i]));
-    }
-    return result;
+  static const Arguments& on_cpu(const Arguments& given) {
+    RNNCELLS_REQUIRE(given.x.is_cpu(), "the input is not on the CPU, where another tensor is");
+    return given;
   }
 
   template <class T>
@@ -253,15 +109,6 @@ struct Layer {
       w.unit_parameters = data<T>(unit_parameters(direction));
     }
     return w;
-  }
-
-  // The part of a state, or of the reserve, that belongs to one direction.
-  int64_t state_offset(int64_t state, int64_t direction) const {
-    return direction * size.batch * state_width(state);
-  }
-  int64_t reserve_offset(int64_t direction) const {
-    const int64_t rows = x_sizes.size() == 3 ? x_sizes[0] * x_sizes[1] : x_sizes[0];
-    return direction * rows * slots() * size.units;
   }
 
   bool has_unit_strides() const {
@@ -298,14 +145,6 @@ struct Layer {
     call.y_batch_stride = directions * size.outputs;
     call.y_step_stride = size.batch * call.y_batch_stride;
     call.pool = torch_pool();
-  }
-
- private:
-  // The input's sizes with another number of columns.
-  std::vector<int64_t> with_width(int64_t width) const {
-    std::vector<int64_t> sizes = x_sizes;
-    sizes.back() = width;
-    return sizes;
   }
 };
 
@@ -362,8 +201,9 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor> layer_forward(
     const std::string& cell, bool bidirectional, bool save, bool tidy, bool rowwise, bool recompute,
     const std::optional<Tensor>& packed, const std::string& variant,
     const std::optional<Tensor>& seed, const std::optional<Tensor>& resets) {
-  const Layer layer({x, states, weights, lengths, batch_sizes, cell, bidirectional, rowwise,
-                     recompute, variant, seed, resets});
+  const Layer layer(
+      {x, states, weights, lengths, batch_sizes, cell, bidirectional, rowwise, recompute}, variant,
+      seed, resets);
   const Tensor y = empty(layer.output_sizes(), layer.dtype);
   std::vector<Tensor> last;
   for (int i = 0; i < layer.engine.facts.states; ++i) {
@@ -377,29 +217,6 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor> layer_forward(
   if (save && tidy && layer.padded()) clear_unused(layer, reserve);
   return {y, last, reserve};
 }
-
-// The gradients that layer_backward was asked for: x, then the states, then the weights.
-struct Gradients {
-  std::vector<Tensor> asked;
-  const Tensor* x = nullptr;
-  std::vector<const Tensor*> states, weights;
-
-  Gradients(const Layer& layer, const std::vector<int64_t>& needs) {
-    const size_t count = 1 + layer.states.size() + layer.weights.size();
-    RNNCELLS_REQUIRE(needs.size() == count, "needs must have ", count, " entries, got ",
-                     needs.size());
-    asked.reserve(count);  // the pointers below stay valid
-    size_t next = 0;
-    const auto make = [&](const std::vector<int64_t>& sizes) -> const Tensor* {
-      if (needs[next++] == 0) return nullptr;
-      asked.push_back(empty(sizes, layer.dtype));
-      return &asked.back();
-    };
-    x = make(sizes_of(layer.x));
-    for (const Tensor& state : layer.states) states.push_back(make(sizes_of(state)));
-    for (const Tensor& weight : layer.weights) weights.push_back(make(sizes_of(weight)));
-  }
-};
 
 template <class T>
 void run_backward(const Layer& layer, const Tensor& y, const Tensor& reserve,
@@ -452,8 +269,9 @@ std::vector<Tensor> layer_backward(
     const Tensor& reserve, const std::string& cell, bool bidirectional,
     const std::vector<int64_t>& needs, bool rowwise, bool recompute, const std::string& variant,
     const std::optional<Tensor>& seed, const std::optional<Tensor>& resets) {
-  const Layer layer({x, states, weights, lengths, batch_sizes, cell, bidirectional, rowwise,
-                     recompute, variant, seed, resets});
+  const Layer layer(
+      {x, states, weights, lengths, batch_sizes, cell, bidirectional, rowwise, recompute}, variant,
+      seed, resets);
   layer.check(y, "y", layer.output_sizes());
   layer.check(reserve, "reserve", layer.reserve_sizes());
   const std::vector<Tensor> last = layer.checked_states(last_gradient, "grad_last");
@@ -483,8 +301,7 @@ Tensor layer_pack(const std::vector<Tensor>& weights, const std::string& cell, b
   const Tensor x = empty({1, 0, weights[0].size(1)}, weights[0].scalar_type());
   const std::vector<Tensor> none;
   const std::optional<Tensor> nothing;
-  const Layer layer({x, none, weights, nothing, nothing, cell, bidirectional, false, false, "",
-                     nothing, nothing});
+  const Layer layer({x, none, weights, nothing, nothing, cell, bidirectional, false, false});
   std::optional<Tensor> packed;
   with_type(layer.dtype, [&](auto stored) {
     using T = decltype(stored);
@@ -503,20 +320,18 @@ Tensor layer_pack(const std::vector<Tensor>& weights, const std::string& cell, b
 // Where an event of probability `rate` happens: bool [T, B, H], as the engine draws it.
 Tensor layer_draw(const Tensor& seed, int64_t purpose, int64_t stream,
                   const std::vector<int64_t>& sizes, double rate) {
-  RNNCELLS_REQUIRE(seed.is_cpu() && seed.numel() == 1 && seed.scalar_type() == ScalarType::Long,
-                   "seed must be one int64 on the CPU");
   RNNCELLS_REQUIRE(sizes.size() == 3, "sizes must be those of [T, B, H]");
-  const auto key = static_cast<uint64_t>(*data<int64_t>(seed));
+  const uint64_t key = seed_of(seed);
   const uint32_t threshold = draw_threshold(rate);
   const Tensor drawn = empty(sizes, ScalarType::Bool);
   bool* out = mutable_data<bool>(drawn);
   for (int64_t t = 0; t < sizes[0]; ++t) {
     for (int64_t b = 0; b < sizes[1]; ++b, out += sizes[2]) {
       for (int64_t j = 0; j < sizes[2]; ++j) {
-        const PhiloxBlocks<1> bits = philox<1>(
-            key, static_cast<uint32_t>(j / draw_group * draw_counters + j % draw_counters),
-            static_cast<uint32_t>(b), static_cast<uint32_t>(t),
-            static_cast<uint32_t>(purpose + stream * 16));
+        const int64_t counter = j / draw_group * draw_counters + j % draw_counters;
+        const PhiloxBlocks<1> bits =
+            philox<1>(key, static_cast<uint32_t>(counter), static_cast<uint32_t>(b),
+                      static_cast<uint32_t>(t), static_cast<uint32_t>(purpose + stream * 16));
         out[j] = bits.word[j / draw_counters % 4][0] < threshold;
       }
     }
@@ -528,21 +343,7 @@ Tensor layer_draw(const Tensor& seed, int64_t purpose, int64_t stream,
 }  // namespace rnncells
 
 STABLE_TORCH_LIBRARY(rnncells, library) {
-  library.def(
-      "layer_forward(Tensor x, Tensor[] states, Tensor[] weights, Tensor? lengths, "
-      "Tensor? batch_sizes, str cell, bool bidirectional, bool save, bool tidy=True, "
-      "bool rowwise=False, bool recompute=False, Tensor? packed=None, str variant='', "
-      "Tensor? seed=None, Tensor? resets=None) "
-      "-> (Tensor y, Tensor[] last, Tensor reserve)");
-  library.def(
-      "layer_backward(Tensor? grad_y, Tensor[] grad_last, Tensor x, Tensor[] states, "
-      "Tensor[] weights, Tensor? lengths, Tensor? batch_sizes, Tensor y, Tensor reserve, "
-      "str cell, bool bidirectional, int[] needs, bool rowwise=False, bool recompute=False, "
-      "str variant='', Tensor? seed=None, Tensor? resets=None) "
-      "-> Tensor[]");
-  library.def("layer_pack(Tensor[] weights, str cell, bool bidirectional) -> Tensor");
-  library.def(
-      "layer_draw(Tensor seed, int purpose, int stream, int[] sizes, float rate) -> Tensor");
+  for (const char* schema : rnncells::schemas) library.def(schema);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(rnncells, CPU, library) {

@@ -16,9 +16,8 @@ struct Ragged {
 
   // lengths: int64 [B], each from 1 to `steps`. None where all are `steps`.
   static std::optional<Ragged> from_lengths(const Tensor& lengths, int64_t steps, int64_t batch) {
-    check("lengths", lengths);
-    RNNCELLS_REQUIRE(lengths.size(0) == batch, "lengths must have one entry for each of the ",
-                     batch, " sequences, got ", lengths.size(0));
+    RNNCELLS_REQUIRE(lengths.is_cpu(), "lengths must be on the CPU");
+    check_lengths(lengths, batch);
     const Tensor values = as_contiguous(lengths);
     const int64_t* length = data<int64_t>(values);
     bool equal = true;
@@ -41,8 +40,16 @@ struct Ragged {
     return ragged;
   }
 
+  // Their dtype and number.
+  static void check_lengths(const Tensor& lengths, int64_t batch) {
+    check("lengths", lengths);
+    RNNCELLS_REQUIRE(lengths.size(0) == batch, "lengths must have one entry for each of the ",
+                     batch, " sequences, got ", lengths.size(0));
+  }
+
   // batch_sizes: int64 [T], above zero and not growing, `rows` in all.
   static Ragged from_batch_sizes(const Tensor& batch_sizes, int64_t rows) {
+    RNNCELLS_REQUIRE(batch_sizes.is_cpu(), "batch_sizes must be on the CPU");
     check("batch_sizes", batch_sizes);
     const Tensor values = as_contiguous(batch_sizes);
     const int64_t* count = data<int64_t>(values);
@@ -63,7 +70,6 @@ struct Ragged {
 
  private:
   static void check(const char* name, const Tensor& tensor) {
-    RNNCELLS_REQUIRE(tensor.is_cpu(), name, " must be on the CPU");
     RNNCELLS_REQUIRE(tensor.scalar_type() == ScalarType::Long, name, " must be int64, got ",
                      torch::headeronly::toString(tensor.scalar_type()));
     RNNCELLS_REQUIRE(tensor.dim() == 1, name, " must have one dimension, got ",

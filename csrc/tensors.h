@@ -67,11 +67,13 @@ inline int32_t dtype_code(ScalarType dtype) {
   if (dtype == ScalarType::BFloat16) return aoti_torch_dtype_bfloat16();
   if (dtype == ScalarType::Byte) return aoti_torch_dtype_uint8();
   if (dtype == ScalarType::Bool) return aoti_torch_dtype_bool();
+  if (dtype == ScalarType::Long) return aoti_torch_dtype_int64();
   return aoti_torch_dtype_float32();
 }
 
-// Uninitialised, contiguous, on the CPU.
-inline Tensor empty(const std::vector<int64_t>& sizes, ScalarType dtype) {
+// Uninitialised, contiguous.
+inline Tensor empty_on(int32_t device_type, int32_t device, const std::vector<int64_t>& sizes,
+                       ScalarType dtype) {
   std::vector<int64_t> strides(sizes.size());
   int64_t stride = 1;
   for (size_t i = sizes.size(); i-- > 0;) {
@@ -80,9 +82,18 @@ inline Tensor empty(const std::vector<int64_t>& sizes, ScalarType dtype) {
   }
   AtenTensorHandle handle;
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(),
-                                                  strides.data(), dtype_code(dtype),
-                                                  aoti_torch_device_type_cpu(), 0, &handle));
+                                                  strides.data(), dtype_code(dtype), device_type,
+                                                  device, &handle));
   return Tensor(handle);
+}
+// The same on the CPU, and where another tensor is.
+inline Tensor empty(const std::vector<int64_t>& sizes, ScalarType dtype) {
+  return empty_on(aoti_torch_device_type_cpu(), 0, sizes, dtype);
+}
+inline Tensor empty_beside(const Tensor& other, const std::vector<int64_t>& sizes,
+                           ScalarType dtype) {
+  if (other.is_cpu()) return empty(sizes, dtype);
+  return empty_on(aoti_torch_device_type_cuda(), other.get_device_index(), sizes, dtype);
 }
 
 inline Tensor as_contiguous(const Tensor& tensor) {

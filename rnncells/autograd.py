@@ -257,8 +257,8 @@ def run_layer(
             bias_ih and bias_hh [gates * H], and with a projection weight_hr [P, H].
         cell: a name in ``rnncells.reference.CELLS``.
         bidirectional: whether a second direction (D = 2) runs from the last time step to the first.
-        lengths: [B], int64 on the CPU, from 1 to T: the time steps of each sequence of a padded
-            ``x``, of which nothing else is read.
+        lengths: [B], int64 on the CPU or beside ``x``, from 1 to T: the time steps of each sequence
+            of a padded ``x``, of which nothing else is read.
         batch_sizes: [T], int64 on the CPU: for a packed ``x`` the rows of each time step.
         recompute: keep the states alone for BPTT, which then runs the forward pass once more.
         packed: what ``layer_pack`` made of the weights, for calls that keep nothing.
@@ -271,7 +271,7 @@ def run_layer(
 
     Raises:
         RuntimeError: a tensor has the wrong shape, dtype (float32, float64, float16 and bfloat16
-            are supported) or device (the CPU is), or lengths are out of range.
+            are supported) or device, or lengths are out of range.
         NotImplementedError: ONNX, to which torch is exporting, has no operator for the layer.
     """
     if torch.compiler.is_compiling():
@@ -291,8 +291,9 @@ def run_layer(
         # A copy for the caller to change in place, as backward reads y; Inductor drops it again.
         return y.clone() if save else y, last
     if _in_forward_mode(x, states, weights):
+        own = None if lengths is None else lengths.to(x.device)
         return variants.reference_layer(
-            x, states, weights, cell, bidirectional, lengths, batch_sizes, varied
+            x, states, weights, cell, bidirectional, own, batch_sizes, varied
         )
     if torch._C._are_functorch_transforms_active():
         y, *last, _ = _TransformedLayer.apply(

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from rnncells import cuda
+
 Shapes = list[tuple[str, tuple[int, ...]]]
 Lengths = Tensor | Sequence[int]
 
 SUPPORTED_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-SUPPORTED_DEVICES = ("cpu", "meta")
+SUPPORTED_DEVICES = ("cpu", "meta") if cuda.why_missing() else ("cpu", "meta", "cuda")
 
 
 def state_names(states: Sequence[object]) -> list[str]:
@@ -58,9 +60,10 @@ def check_engine(x: Tensor) -> None:
     (integers, booleans, complex numbers).
     """
     if x.device.type not in SUPPORTED_DEVICES:
+        why = f" ({cuda.why_missing()})" if x.device.type == "cuda" else ""
         raise NotImplementedError(
             f"input: expected a tensor on the CPU, got one on {x.device}; "
-            f"this build of rnncells has no {x.device.type.upper()} engine"
+            f"this build of rnncells has no {x.device.type.upper()} engine{why}"
         )
     if x.dtype not in SUPPORTED_DTYPES:
         known = ", ".join(map(str, SUPPORTED_DTYPES))

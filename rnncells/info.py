@@ -6,16 +6,18 @@ from typing import Any
 
 import torch
 
-from rnncells import _C
+from rnncells import _C, cuda
 
 
 def facts() -> dict[str, Any]:
     """Return the extension's build facts and those of the environment that it runs in.
 
-    The keys of ``rnncells._C.build_info()``, then ``python``, ``torch in use`` (the build may
-    have seen another), ``threads`` (of torch's pool) and ``cores``.
+    The keys of ``rnncells._C.build_info()``, then ``cuda`` (whether the CUDA engine was built, and
+    loads in the torch that is in use), ``python``, ``torch in use`` (the build may have seen
+    another), ``threads`` (of torch's pool) and ``cores``.
     """
     return _C.build_info() | {
+        "cuda": cuda.why_missing() is None,
         "python": platform.python_version(),
         "torch in use": torch.__version__,
         "threads": torch.get_num_threads(),

@@ -18,8 +18,9 @@ directions, R reserve slots of the cell):
 - weights: for each direction weight_ih [gates * H, I], weight_hh [gates * H, P], with biases
   bias_ih and bias_hh [gates * H], with a projection weight_hr [P, H], and for a cell that has K
   learned values per unit these [K * H];
-- lengths: the B sequences' numbers of time steps, 1 to T, int64, on the CPU; None where all have T.
-  Behind a sequence's end x is not read, y and the gradient of x are zero;
+- lengths: the B sequences' numbers of time steps, 1 to T, int64, on the CPU, or on CUDA beside x,
+  where nobody waits to check them: one out of range counts as the nearest that is not; None where
+  all have T. Behind a sequence's end x is not read, y and the gradient of x are zero;
 - batch_sizes: for a packed x the rows of its T time steps, which do not grow, int64, on the CPU;
 - reserve [D, T, B, R * H] or [D, N, R * H] (with a projection (R + 1) * H), or [0] where ``save``
   is false; with lengths its last rows are of no time step: zero, or without ``tidy`` as they come;
@@ -39,7 +40,12 @@ directions, R reserve slots of the cell):
   packed x;
 - needs: 0 or 1 for x, each state and each weight.
 
-float32, float64, float16 and bfloat16, on the CPU. Errors are RuntimeErrors that name the argument.
+float32, float64, float16 and bfloat16, on the CPU and, where the CUDA engine was built, on CUDA.
+There nothing waits for the device, and all works in a CUDA graph; the reserve has a row for each
+row of x always, and with ``recompute`` nothing in it: [D, T, B, 0] or [D, N, 0], and BPTT runs the
+whole forward pass once more; layer_pack packs nothing, [D, 0], since the kernels pack the weights
+on the chip in every call, and ``packed`` is ignored. Errors are RuntimeErrors that name the
+argument.
 """
 
 from __future__ import annotations
@@ -52,7 +58,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from rnncells import _C, variants
+from rnncells import _C, cuda, variants  # noqa: F401  cuda registers its kernels
 
 CELLS: dict[str, dict[str, int]] = _C.cells()
 
@@ -72,6 +78,10 @@ def unit_count(cell: str, weights: Sequence[Tensor]) -> int:
 def is_projected(cell: str, weights: Sequence[Tensor], directions: int) -> bool:
     """Whether there is a projection, read off the number of weights."""
     return (len(weights) // directions - bool(CELLS[cell]["unit_parameters"])) % 2 == 1
+
+
+def _on_cuda(tensor: Tensor) -> bool:
+    return tensor.device.type == "cuda"
 
 
 @torch.library.register_fake("rnncells::layer_forward")
@@ -104,7 +114,7 @@ def _forward_fake(
     if any(variants.read(variant).zoneout):
         slots += facts["states"]
     if recompute:
-        slots = facts["states"] - 1
+        slots = 0 if _on_cuda(x) else facts["states"] - 1
     return y, last, x.new_empty((directions, *x.shape[:-1], slots * units))
 
 
@@ -142,6 +152,8 @@ def _draw_fake(
 @torch.library.register_fake("rnncells::layer_pack")
 def _pack_fake(weights: Sequence[Tensor], cell: str, bidirectional: bool) -> Tensor:
     directions = 2 if bidirectional else 1
+    if _on_cuda(weights[0]):
+        return weights[0].new_empty((directions, 0), dtype=torch.uint8)
     units, outputs, inputs = unit_count(cell, weights), weights[1].shape[1], weights[0].shape[1]
     projected = is_projected(cell, weights, directions)
     size = _C.packed_bytes(cell, inputs, units, outputs, projected, str(weights[0].dtype)[6:])
@@ -270,8 +282,9 @@ def differentiate_twice(
 
     def run(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         given, weights = list(rest[:states]), list(rest[states:])
+        own = None if lengths is None else lengths.to(x.device)
         y, last = variants.reference_layer(
-            x, given, weights, cell, bidirectional, lengths, batch_sizes, varied
+            x, given, weights, cell, bidirectional, own, batch_sizes, varied
         )
         outputs = [y, *last] if has_grad_y else list(last)
         return tuple(outputs[: len(grad_outputs)])
@@ -374,7 +387,7 @@ def _row_by_row(
     x: Tensor, dim: int | None, weights: Sequence[Tensor], cell: str, by_rows: bool
 ) -> bool:
     """Whether one sample's reserve has a row for each row of x; where ``by_rows``, it has."""
-    if by_rows or CELLS[cell]["reserve"] == 0:
+    if by_rows or CELLS[cell]["reserve"] == 0 or _on_cuda(x):
         return True
     steps, batch, inputs = (size for place, size in enumerate(x.shape) if place != dim)
     units = unit_count(cell, weights)

@@ -106,16 +106,22 @@ def compile_all(
         return [kernel for text in printed for kernel in parse(text)]
 
 
+def table(kernels: Iterable[Kernel]) -> str:
+    """The kernels in lines."""
+    lines = [f"{'kernel':58} {'sm':>4} {'registers':>9} {'shared':>7} {'stack':>6} {'spills':>6}"]
+    lines += [
+        f"{k.name:58} {k.architecture:>4} {k.registers:9} {k.static_shared:7} {k.stack:6} "
+        f"{k.spills:6}"
+        for k in sorted(kernels, key=lambda kernel: (kernel.name, int(kernel.architecture)))
+    ]
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Print the table."""
     if nvcc() is None:
         sys.exit("no nvcc on the PATH: the CUDA kernels were not compiled")
-    print(f"{'kernel':58} {'sm':>4} {'registers':>9} {'shared':>7} {'stack':>6} {'spills':>6}")
-    for k in sorted(compile_all(), key=lambda kernel: (kernel.name, int(kernel.architecture))):
-        print(
-            f"{k.name:58} {k.architecture:>4} {k.registers:9} {k.static_shared:7} {k.stack:6} "
-            f"{k.spills:6}"
-        )
+    print(table(compile_all()))
 
 
 if __name__ == "__main__":

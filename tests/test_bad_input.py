@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import rnncells
-from rnncells import _C
+from rnncells import cuda
 from rnncells.autograd import run_layer
 from rnncells.testing import make_problem
 
@@ -160,7 +160,7 @@ def test_layer_complex(ours: Factory, theirs: Factory) -> None:
 
 
 @layers
-@pytest.mark.skipif(_C.build_info()["cuda"], reason="this build has a CUDA engine")
+@pytest.mark.skipif(not cuda.why_missing(), reason="this build has a CUDA engine")
 def test_layer_on_cuda(ours: Factory, theirs: Factory) -> None:
     layer = ours(I, H)
     with FakeTensorMode():
@@ -350,7 +350,7 @@ def test_cell_step(ours: Factory, theirs: Factory, case: str) -> None:
 
 
 @cells
-@pytest.mark.skipif(_C.build_info()["cuda"], reason="this build has a CUDA engine")
+@pytest.mark.skipif(not cuda.why_missing(), reason="this build has a CUDA engine")
 def test_cell_on_cuda(ours: Factory, theirs: Factory) -> None:
     cell = ours(I, H)
     with FakeTensorMode():

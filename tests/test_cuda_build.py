@@ -1,9 +1,14 @@
-"""The CUDA kernels compile, without a warning and without a spilled register; no GPU is needed."""
+"""The CUDA kernels compile, without a warning and without a spilled register; no GPU is needed.
+And when the engine is built."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
+from _build_backend import cuda_choice
 from tests import cuda_kernels
 
 needs_nvcc = pytest.mark.skipif(
@@ -53,3 +58,53 @@ ptxas info    : Function properties for run
 ptxas info    : Used 128 registers, used 1 barriers, 512 bytes smem, 24 bytes cumulative stack size
 """
     assert cuda_kernels.parse(printed) == [cuda_kernels.Kernel("run<A>", "90", 128, 512, 24, 64)]
+
+
+@pytest.fixture
+def toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that looks like a toolkit of CUDA 13.0, and is the only one that is found."""
+    for name, text in (
+        ("bin/nvcc", "#!/bin/sh\necho Cuda compilation tools, release 13.0, V13.0.88\n"),
+        ("include/cuda_runtime.h", ""),
+    ):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    (tmp_path / "bin" / "nvcc").chmod(0o755)
+    for name in ("FORCE_CUDA", "FORCE_CPU", "TORCH_CUDA_ARCH_LIST", "CUDA_PATH"):
+        # Set and taken away, so that what choose() sets is taken away after the test.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_the_engine_is_built_where_torch_and_a_toolkit_agree(
+    toolkit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cuda_choice.choose("13.2") == toolkit
+    assert os.environ["CUDA_HOME"] == str(toolkit)
+    assert os.environ["TORCH_CUDA_ARCH_LIST"] == "8.0;9.0+PTX;12.0+PTX"
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.6")
+    assert cuda_choice.choose("13.0") == toolkit
+    assert os.environ["TORCH_CUDA_ARCH_LIST"] == "8.6"
+    monkeypatch.setenv("FORCE_CPU", "1")
+    assert cuda_choice.choose("13.0") is None
+    assert cuda_choice.architectures((12, 6)) == "8.0;9.0+PTX"
+
+
+def test_why_the_engine_is_not_built(
+    toolkit: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Silent on a CPU torch, told on a CUDA one, refused where it was asked for."""
+    assert cuda_choice.choose(None) is None
+    assert capsys.readouterr().out == ""
+    assert cuda_choice.choose("12.8") is None
+    assert f"CUDA 12.8, and the toolkit in {toolkit} is 13.0" in capsys.readouterr().out
+    monkeypatch.setenv("CUDA_HOME", str(toolkit / "nowhere"))
+    assert cuda_choice.choose("13.0") is None
+    assert "no CUDA toolkit was found" in capsys.readouterr().out
+    monkeypatch.setenv("FORCE_CUDA", "1")
+    with pytest.raises(SystemExit, match="FORCE_CUDA=1, but no CUDA toolkit was found"):
+        cuda_choice.choose("13.0")
+    with pytest.raises(SystemExit, match=r"FORCE_CUDA=1, but the torch .* is not a CUDA build"):
+        cuda_choice.choose(None)

@@ -2,66 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-TESTS = ROOT / "tests"
-CUDA = ROOT / "csrc" / "cuda"
+from tests import emulated
+from tests.emulated import run
+
 TYPES = ["float32", "tf32", "float64", "float16", "bfloat16"]
-# Reads the device: there is none.
-DEVICE_ONLY = {"device.cu"}
-
-
-def run(*command: str | Path) -> str:
-    """Run a command, and fail with what it printed if it does."""
-    done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, timeout=900
-    )
-    printed = done.stdout + done.stderr
-    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{printed[-10000:]}"
-    return printed
-
-
-def build(folder: Path) -> None:
-    """Compile the checks: every .cu file as plain C++, on the emulated primitives."""
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no g++ to compile the emulation with")
-    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'csrc'}", f"-I{TESTS}"]
-
-    def compiled(source: Path) -> Path:
-        target = folder / f"{source.name}.o"
-        run(compiler, *flags, "-x", "c++", "-c", source, "-o", target)
-        return target
-
-    engine = [path for path in sorted(CUDA.glob("*.c*")) if path.suffix in (".cu", ".cpp")]
-    engine = [path for path in engine if path.name not in DEVICE_ONLY]
-    checks = sorted((TESTS / "emulation").glob("*_check.cpp"), reverse=True)
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        objects = list(pool.map(compiled, [*checks, *engine]))  # the longest to compile first
-    for check, own in zip(checks, objects, strict=False):
-        run(compiler, own, *objects[len(checks) :], "-o", folder / check.stem)
 
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the checks, compiled once for all of xdist's workers."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "emulation"
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "done").exists():
-            build(folder)
-            (folder / "done").touch()
-    return folder
+    """The folder with the checks."""
+    return emulated.built(tmp_path_factory)
 
 
 def test_the_emulated_machine_finds_each_kind_of_fault(programs: Path) -> None:

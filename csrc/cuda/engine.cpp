@@ -28,6 +28,22 @@ constexpr CellTraits traits_of() {
           !Cell::direct_hidden && Cell::phases == 1};
 }
 
+// The gate of a phase's first recurrent share comes first.
+template <class Cell>
+constexpr PhaseTraits phase_of(int p) {
+  const Phase phase = Cell::phase(p);
+  const int first = phase.gate_of_share[phase.recurrent.first - phase.shares.first];
+  return {first, phase.recurrent.count, phase.operand};
+}
+
+template <class... Cell>
+PhaseTraits phase_at(int place, int phase, CellList<Cell...>) {
+  PhaseTraits result{};
+  int i = 0;
+  (void)((i++ == place ? (result = phase_of<Cell>(phase), true) : false) || ...);
+  return result;
+}
+
 template <class... Cell>
 const CellTraits* table(int& count, CellList<Cell...>) {
   static constexpr CellTraits traits[] = {traits_of<Cell>()...};
@@ -54,6 +70,8 @@ int cell_place(const char* name) {
   }
   return -1;
 }
+
+PhaseTraits phase_traits(int cell, int phase) { return phase_at(cell, phase, AllCells()); }
 
 // Enough parts to fill the card, but no more than one block can add up.
 int64_t sum_parts(int64_t count) {

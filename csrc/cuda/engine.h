@@ -8,16 +8,7 @@
 // slots; N rows in all, T*B unless the series are packed. Compute<S> is float for the 16-bit types,
 // and what values are accumulated in.
 //
-// A layer's way, one direction at a time:
-//   forward: input = x W_ih^T by a library, [N, G*H], without the biases; then either
-//     persistent_forward, once; or, for each step in its order, `previous` W_hh^T by a library and
-//     step_forward (for each phase), and with a projection the library's m W_hr^T and
-//     store_outputs.
-//   backward: either persistent_backward, once; or for each step in the opposite order, with a
-//     projection gather_output_gradient and the library's product with W_hr, then step_backward
-//     (the last phase first) and the library's product with W_hh; then from the gradients of the
-//     shares dx, dW_ih and dW_hh by a library (previous_outputs gives the second factor of the last
-//     one) and the biases' by sum_rows.
+// layer_forward.h and layer_backward.h are the way of one direction through these functions.
 #pragma once
 
 #include <cstdint>
@@ -186,7 +177,7 @@ template <class T>
 struct CopyRows {
   Timeline time;
   int64_t columns;
-  const T* from;  // [T, B, columns]
+  const T* from;  // [T, B, columns]; null for zeros
   int64_t step_stride, row_stride, column_stride;
   T* to;  // [N, columns]
 };
@@ -215,6 +206,20 @@ struct SumRows {
 };
 int64_t sum_parts(int64_t count);
 
+// Values of the host, which travel with the launches: nobody waits, and a CUDA graph keeps them.
+struct BringValues {
+  static constexpr int64_t most = 480;  // a launch takes 4 KB of arguments
+  int64_t count;
+  int64_t* to;
+  int64_t values[most];
+};
+// Lengths that only the device knows, none below 1 or above the number of time steps.
+struct ClampLengths {
+  const int64_t* from;
+  int64_t stride, count, steps;
+  int64_t* to;
+};
+
 struct CellTraits {
   const char* name;
   int gates, states, phases, shares, recurrent_shares, reserve_slots;
@@ -225,6 +230,13 @@ struct CellTraits {
 int cell_count();
 const CellTraits& cell_traits(int cell);
 int cell_place(const char* name);
+
+// The recurrent product of one phase: its gates, and the reserve's slot of what it multiplies; -1
+// for the hidden state.
+struct PhaseTraits {
+  int first_gate, gates, operand;
+};
+PhaseTraits phase_traits(int cell, int phase);
 
 // T is float, Float16 or BFloat16; for all others also double.
 template <class T>
@@ -255,5 +267,7 @@ template <class T>
 const char* narrow_sum(const NarrowSum<T>& call, Stream stream);
 template <class T>
 const char* sum_rows(const SumRows<T>& call, Stream stream);
+const char* bring_values(const int64_t* from, int64_t count, int64_t* to, Stream stream);
+const char* clamp_lengths(const ClampLengths& call, Stream stream);
 
 }  // namespace rnncells::gpu

@@ -30,7 +30,7 @@ run_copy_rows(RNNCELLS_PARAMETER(CopyRows<T>) call) {
   if (row < 0) return;
   const int64_t t = row / call.time.batch, b = row % call.time.batch;
   T value = stored<T>(Compute<T>(0));
-  if (t < Steps(call.time).length(b)) {
+  if (call.from != nullptr && t < Steps(call.time).length(b)) {
     value = read(Global<const T>(call.from),
                  t * call.step_stride + b * call.row_stride + column * call.column_stride);
   }

@@ -1,0 +1,95 @@
+// One direction of a layer, as the operators give it to layer_forward.h and layer_backward.h.
+// Pointers are to memory of the device; sizes and words are those of engine.h.
+#pragma once
+
+#include "cuda/choose.h"
+#include "cuda/library.h"
+
+namespace rnncells::gpu {
+
+// What both ways have in common.
+template <class T>
+struct LayerCall {
+  int cell;  // its place in AllCells
+  Choice choice;
+  Timeline time;
+  int64_t rows, inputs, units, outputs;            // N, I, H, P
+  Matrix<const T> x;                               // [N, I]; backward: with zeros for the padding
+  Matrix<const T> input_weight, recurrent_weight;  // [G*H, I], [G*H, P]
+  Matrix<const T> projection;                      // [P, H]; no data: there is none
+  Biases<T> biases;
+  const T* initial[most_states];  // [B, P], every other [B, H]; or null for zeros
+
+  bool projected() const { return projection.data != nullptr; }
+  int64_t width(int state) const { return state == 0 ? outputs : units; }
+  const CellTraits& traits() const { return cell_traits(cell); }
+  int64_t columns() const { return traits().gates * units; }
+  int64_t slots() const { return traits().reserve_slots + projected(); }
+  RecurrentWeights<T> recurrent() const {
+    return {recurrent_weight.data, recurrent_weight.row_stride, recurrent_weight.column_stride};
+  }
+  Matrix<const T> phase_weight(const PhaseTraits& phase) const {
+    return recurrent_weight.rows_from(phase.first_gate * units, phase.gates * units);
+  }
+};
+
+template <class T>
+struct LayerForward : LayerCall<T> {
+  T* y;  // [N, P]
+  int64_t y_stride;
+  T* last[most_states];  // [B, P], every other [B, H]
+  T* reserve;            // [N, R*H], one slot more with a projection; null: nothing is kept
+};
+
+template <class T>
+struct LayerBackward : LayerCall<T> {
+  const T* y;
+  int64_t y_stride;
+  const T* reserve;
+  const T* y_gradient;  // [T, B, P], or [N, P] if packed; null for zeros
+  int64_t y_gradient_step_stride, y_gradient_row_stride, y_gradient_column_stride;
+  const T* last_gradient[most_states];  // as `last`; or null for zeros
+  // Results; null: nobody asked.
+  T* initial_gradient[most_states];
+  Compute<T>* x_gradient;                            // [N, I]: this direction's share
+  T* input_weight_gradient;                          // [G*H, I]
+  T* recurrent_weight_gradient;                      // [G*H, P]
+  T *input_bias_gradient, *recurrent_bias_gradient;  // [G*H]
+  T* projection_gradient;                            // [P, H]
+
+  bool wants_weights() const {
+    return input_weight_gradient != nullptr || recurrent_weight_gradient != nullptr ||
+           input_bias_gradient != nullptr || recurrent_bias_gradient != nullptr ||
+           projection_gradient != nullptr;
+  }
+};
+
+// A copy of `count` values; zeros where there is nothing to copy.
+template <class T, class Library>
+void copy_values(Library& library, const T* from, int64_t count, T* to) {
+  const Timeline once{1, 1, nullptr, nullptr, false};
+  check_call(copy_rows(CopyRows<T>{once, count, from, count, count, 1, to}, library.stream()));
+}
+
+// x [T, B, I], or packed [N, I], as a matrix of its rows: where it lies, unless the strides forbid
+// that, or `clean` wants zeros in place of its padding.
+template <class T, class Library>
+Matrix<const T> rows_of_input(Library& library, const Timeline& time, int64_t rows, int64_t inputs,
+                              const T* x, int64_t step_stride, int64_t row_stride,
+                              int64_t column_stride, bool clean) {
+  const bool padded = time.lengths != nullptr && time.offsets == nullptr;
+  const bool regular =
+      time.offsets != nullptr || time.steps == 1 || step_stride == time.batch * row_stride;
+  if (regular && !(padded && clean)) return {x, rows, inputs, row_stride, column_stride};
+  T* copy = library.template allocate<T>(rows * inputs);
+  check_call(copy_rows(CopyRows<T>{time, inputs, x, step_stride, row_stride, column_stride, copy},
+                       library.stream()));
+  return matrix<T>(copy, rows, inputs);
+}
+
+template <class T, class Library>
+void* workspace(Library& library, const Choice& choice) {
+  return library.template allocate<char>(workspace_bytes(choice.plan, choice.operand));
+}
+
+}  // namespace rnncells::gpu
