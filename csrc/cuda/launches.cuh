@@ -1,4 +1,4 @@
-// From the calls of engine.h to launches. Instantiated by the .cu files, and by the emulation.
+// From the calls of calls.h to launches. Instantiated by the .cu files, and by the emulation.
 #pragma once
 
 #include <type_traits>

@@ -1,5 +1,5 @@
 // One direction of a layer, as the operators give it to layer_forward.h and layer_backward.h.
-// Pointers are to memory of the device; sizes and words are those of engine.h.
+// Pointers are to memory of the device; sizes and words are those of calls.h.
 #pragma once
 
 #include "cuda/choose.h"
