@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import rnncells
-from rnncells import autograd
+from rnncells import autograd, reference
 from rnncells.cuda import KERNELS
 from rnncells.ops import CELLS, layer_forward
 from tests import emulated
@@ -59,7 +59,7 @@ def served(cell: str, dtype: torch.dtype, kernel: str) -> bool:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_parity(force: Callable[[str], None], dtype: torch.dtype, kind: str) -> None:
     """Every cell, in one direction and two, by every kernel that can, and by what is chosen."""
-    for cell in CELLS:
+    for cell in reference.CELLS:
         for bidirectional in (False, True):
             call = draw(cell, dtype, bidirectional=bidirectional, kind=kind)
             expected = call.expected()
