@@ -214,7 +214,7 @@ def test_text_tells_what_is_missing_and_what_was_timed() -> None:
         "0.01270",
         "0.500",
         "2.000",
-        "4.00",
+        "4.000",
     ]
     assert note == "(1) by others"
     assert as_line(rows[0]) == "job: only in print: in print 0.500"
