@@ -3,7 +3,7 @@
 ``python -m bench.forecast --data FOLDER`` runs four jobs: synthetic waves, Chicago's ridership,
 a course's series, and M4 Hourly. Two of them need files that are not ours to give: FOLDER holds
 cta_ridership_daily.csv and m4_hourly_train.csv.gz, as their publishers give them; without it these
-jobs are left out. Results are saved after each row, and rows of jobs that were not asked for stay.
+jobs are left out. Results are saved after each row, and rows that were not asked for stay.
 
 ``--timing`` also times an epoch of each recurrent network on our layers and on torch.nn's.
 """
@@ -48,6 +48,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--jobs", default=",".join(JOBS), help="some of them, with commas (all)")
     parser.add_argument("--data", type=Path, help="the folder of the files")
     parser.add_argument("--seeds", type=int, default=3, help="networks of each kind (3)")
+    parser.add_argument("--models", help="train only those with these words in their name")
     parser.add_argument("--epochs", type=int, help="at most so many, for a quick look")
     parser.add_argument("--timing", action="store_true", help="also time torch.nn's layers")
     options = parser.parse_args(arguments)
@@ -71,28 +72,38 @@ def ready(jobs: list[str], folder: Path | None) -> list[str]:
     return found
 
 
-def joined(path: Path, rows: list[Row]) -> list[Row]:
-    """These rows, and of an earlier run those of the tables that were not begun again."""
+def joined(path: Path, rows: list[Row], some: bool) -> list[Row]:
+    """These rows, and those of an earlier run that they do not replace.
+
+    Args:
+        path: the record of the earlier run, if there was one.
+        rows: made now.
+        some: whether only some networks were asked for: then a table's other rows stay too.
+    """
     earlier: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
-    made = {row.job for row in rows}
-    every = [Row(**row) for row in earlier if row["job"] not in made] + rows
-    return sorted(every, key=lambda row: TABLES.index(row.job))
+    tables, made = {row.job for row in rows}, {(row.job, row.model): row for row in rows}
+    every = {
+        (row["job"], row["model"]): Row(**row)
+        for row in earlier
+        if some or row["job"] not in tables
+    }
+    return sorted((every | made).values(), key=lambda row: TABLES.index(row.job))
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the jobs; write JSON after each row, and then the text and the picture."""
     options = parse(arguments)
     facts = start(options.threads)
-    run = Run(range(options.seeds), options.epochs, options.timing)
+    run = Run(range(options.seeds), options.epochs, options.timing, options.models)
     path: Path = options.out / f"{NAME}.json"
     rows: list[Row] = []
     for job in ready(options.jobs, options.data):
         for row in JOBS[job](run, options.data):
             rows.append(row)
-            every = [one.as_dict() for one in joined(path, rows)]
+            every = [one.as_dict() for one in joined(path, rows, options.models is not None)]
             results.write(options.out, NAME, facts, every)
             print(as_line(row), flush=True)
-    rows = joined(path, rows)
+    rows = joined(path, rows, options.models is not None)
     text = as_text(rows)
     path.with_suffix(".txt").write_text(text + "\n")
     picture = draw(rows, path.with_suffix(".png"))

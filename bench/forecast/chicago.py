@@ -185,7 +185,7 @@ def rail_alone(run: Run, data: Ridership) -> Iterator[Row]:
         data.model("LSTM 32, to sequence", network("lstm", 1), OURS),
         data.model("GRU 32, to sequence", network("gru", 1), OURS),
     ):
-        yield trained(RAIL, model, data.score, run, lines[-1])
+        yield from trained(RAIL, model, data.score, run, lines[-1])
 
 
 def with_types(run: Run, riders: Panel) -> Iterator[Row]:
@@ -205,7 +205,7 @@ def with_types(run: Run, riders: Panel) -> Iterator[Row]:
         (data, data.model("GRU 32, to sequence", network("gru", 5, known=3), OURS)),
     ):
         line = baselines(TYPES, bus, (None, None))[-1] if source is bus else lines[-1]
-        yield trained(TYPES, model, source.score, run, line)
+        yield from trained(TYPES, model, source.score, run, line)
 
 
 def two_weeks(run: Run, riders: Panel) -> Iterator[Row]:
@@ -222,7 +222,7 @@ def two_weeks(run: Run, riders: Panel) -> Iterator[Row]:
         (book, book.model("LSTM 32, to sequence", lstm, OURS)),
         (data, data.model("LSTM 32, to sequence, all types known", known, OURS)),
     ):
-        yield trained(AHEAD, model, source.score, run, lines[-1])
+        yield from trained(AHEAD, model, source.score, run, lines[-1])
 
 
 def at_rate(rate: float) -> Training:

@@ -96,7 +96,7 @@ def rows(run: Run) -> Iterator[Row]:
         stateful("LSTM, stateful", net("lstm"), published=5.97),
     ):
         score = days.score_stateful if each.training.stateful else days.score
-        yield trained(JOB, each, score, run, lines[-1])
+        yield from trained(JOB, each, score, run, lines[-1])
 
 
 def baselines(days: Days) -> list[Row]:

@@ -119,4 +119,4 @@ def table(run: Run, panel: Panel, stride: int = 5) -> Iterator[Row]:
         return DenseNet(1, CONTEXT, HORIZON, (2 * UNITS, 2 * UNITS), **FORECAST)
 
     for name, net in (("GRU over days", days), ("dense, two layers", dense)):
-        yield trained(JOB, Model(name, net, hourly.train, TRAINING), hourly.score, run, linear)
+        yield from trained(JOB, Model(name, net, hourly.train, TRAINING), hourly.score, run, linear)

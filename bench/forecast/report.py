@@ -34,23 +34,19 @@ def table(job: str, rows: Sequence[Row]) -> str:
     timed = any(row.seconds for row in rows)
     header = ["model", "published", "least squares", *measures, "lowest", "highest"]
     header += [f"s an epoch, {name}" if name != "ratio" else name for name in SECONDS * timed]
-    lines, notes = [], []
-    for row in rows:
-        mark = ""
-        if row.note:
-            notes.append(row.note)
-            mark = f" ({len(notes)})"
-        lines.append(
-            [
-                row.model + mark,
-                figure(row.published),
-                figure(row.line),
-                *(figure(row.scores.get(name)) for name in measures),
-                figure(min(row.each, default=None)),
-                figure(max(row.each, default=None)),
-                *(figure((row.seconds or {}).get(name)) for name in SECONDS * timed),
-            ]
-        )
+    notes = list(dict.fromkeys(row.note for row in rows if row.note))
+    lines = [
+        [
+            f"{row.model} ({notes.index(row.note) + 1})" if row.note else row.model,
+            figure(row.published),
+            figure(row.line),
+            *(figure(row.scores.get(name)) for name in measures),
+            figure(min(row.each, default=None)),
+            figure(max(row.each, default=None)),
+            *(figure((row.seconds or {}).get(name)) for name in SECONDS * timed),
+        ]
+        for row in rows
+    ]
     told = "".join(f"\n({number}) {note}" for number, note in enumerate(notes, 1))
     return f"{job}\n\n{align(header, lines)}{told}"
 
@@ -66,7 +62,7 @@ def figure(value: float | None) -> str:
         return ""
     if abs(value) >= 1000:
         return f"{value:,.0f}"
-    digits = 2 if abs(value) >= 3 else 3 if abs(value) >= 0.3 else 5
+    digits = 2 if abs(value) >= 10 else 3 if abs(value) >= 0.3 else 5
     return f"{value:.{digits}f}"
 
 

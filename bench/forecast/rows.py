@@ -84,11 +84,13 @@ class Run:
         seeds: each network is trained once for each.
         epochs: at most so many, for a quick look; None for as many as the job says.
         timing: also time an epoch on our layers and on torch.nn's.
+        only: train only networks with these words in their name; None for all.
     """
 
     seeds: Sequence[int] = (0, 1, 2)
     epochs: int | None = None
     timing: bool = False
+    only: str | None = None
 
     def training(self, training: Training, seed: int) -> Training:
         """The job's training, for one seed."""
@@ -109,8 +111,8 @@ def fixed(job: str, model: str, scores: Scores, figure: float | None = None, not
 
 def trained(
     job: str, model: Model, score: Callable[[nn.Module], Scores], run: Run, line: Row
-) -> Row:
-    """Train a network once for each seed, and score each.
+) -> Iterator[Row]:
+    """Train a network once for each seed, and score each: one row, or none where nobody asked.
 
     Args:
         job: the table.
@@ -119,6 +121,8 @@ def trained(
         run: seeds and the like.
         line: the least-squares line's.
     """
+    if run.only is not None and run.only not in model.name:
+        return
     found = []
     for seed in run.seeds:
         net = model.make(seed)
@@ -128,7 +132,7 @@ def trained(
         found.append(score(net))
     means = {name: statistics.fmean(one[name] for one in found) for name in found[0]}
     first = next(iter(means))
-    return Row(
+    yield Row(
         job,
         model.name,
         model.published,

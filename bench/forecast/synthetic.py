@@ -141,7 +141,7 @@ def one_step(waves: Waves, run: Run) -> Iterator[Row]:
         model("LSTM 20-20", ahead("lstm")),
         model("GRU 20-20", ahead("gru")),
     ):
-        yield trained(ONE, each, waves.score, run, lines[-1])
+        yield from trained(ONE, each, waves.score, run, lines[-1])
 
 
 def ten_steps(waves: Waves, run: Run) -> Iterator[Row]:
@@ -171,7 +171,7 @@ def ten_steps(waves: Waves, run: Run) -> Iterator[Row]:
         waves.one_ahead,
         published=0.0275,
     )
-    yield trained(TEN, recursive, waves.score_recursive, run, lines[-1])
+    yield from trained(TEN, recursive, waves.score_recursive, run, lines[-1])
     sequence, vector = waves.to_sequence, waves.to_vector
     for each in (
         model("deep RNN, to vector", ahead("simple_rnn"), vector, published=0.0085),
@@ -190,4 +190,4 @@ def ten_steps(waves: Waves, run: Run) -> Iterator[Row]:
         model("encoder-decoder, GRU 20, to vector", encoder_decoder, vector),
         model("vector to sequence, GRU 20, to vector", vector_to_sequence, vector),
     ):
-        yield trained(TEN, each, waves.score, run, lines[-1])
+        yield from trained(TEN, each, waves.score, run, lines[-1])

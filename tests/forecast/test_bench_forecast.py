@@ -126,10 +126,10 @@ def test_every_seed_is_another_network() -> None:
         note="so",
     )
     line = Row("job", "line", scores={"validation MSE": 0.25, "test MSE": 0.5})
-    row = trained("job", model, waves.score, Run(seeds=(3, 4), epochs=1), line)
+    [row] = trained("job", model, waves.score, Run(seeds=(3, 4), epochs=1), line)
     assert len(set(row.each)) == 2
     assert (row.published, row.line, row.note) == (0.5, 0.25, "so")
-    again = trained("job", model, waves.score, Run(seeds=(4,), epochs=1), line)
+    [again] = trained("job", model, waves.score, Run(seeds=(4,), epochs=1), line)
     assert again.each == row.each[1:]
 
 
@@ -170,6 +170,12 @@ def test_record_is_kept_row_by_row_and_job_by_job(
     assert rows[0].job == synthetic.ONE
     assert len([row for row in rows if row.job == course.JOB]) == count
     assert (tmp_path / "forecast.txt").read_text() == as_text(rows) + "\n"
+    # only some networks: the others' rows stay, in their places
+    command.main(["--jobs", "course", "--models", "GRU", "--epochs", "1", "--out", str(tmp_path)])
+    after = [Row(**row) for row in json.loads((tmp_path / "forecast.json").read_text())["rows"]]
+    assert [row.model for row in after] == [row.model for row in rows]
+    changed = [row.model for row, before in zip(after, rows, strict=True) if row != before]
+    assert changed == ["GRU, to sequence"]
 
 
 def test_text_tells_what_is_missing_and_what_was_timed() -> None:
@@ -208,7 +214,7 @@ def test_text_tells_what_is_missing_and_what_was_timed() -> None:
         "0.01270",
         "0.500",
         "2.000",
-        "4.00",
+        "4.000",
     ]
     assert note == "(1) by others"
     assert as_line(rows[0]) == "job: only in print: in print 0.500"
