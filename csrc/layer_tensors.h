@@ -86,16 +86,25 @@ struct LayerTensors {
     find_steps(given);
     states = checked_states(given.states, "state");
     RNNCELLS_REQUIRE(!variant.zones() || !projected, "zoneout and a projection exclude each other");
+    RNNCELLS_REQUIRE(variant.norm == Norm::none || !projected,
+                     "layer norm and a projection exclude each other");
   }
 
   int64_t weights_per_direction() const {
-    return (bias ? 4 : 2) + projected + has_unit_parameters();
+    return (bias ? 4 : 2) + projected + norms() + has_unit_parameters();
+  }
+  // Scales and shifts of layer norm.
+  int64_t norms() const {
+    return variant.norm == Norm::none ? 0 : facts.middle && variant.norm == Norm::gates ? 4 : 2;
+  }
+  const Tensor& norm(int64_t direction, int64_t i) const {
+    return weights[direction * weights_per_direction() + (bias ? 4 : 2) + projected + i];
   }
   bool has_unit_parameters() const { return facts.unit_parameters > 0; }
 
   void check_weights() {
     const auto count = static_cast<int64_t>(weights.size());
-    const int64_t each = count / directions - has_unit_parameters();
+    const int64_t each = count / directions - has_unit_parameters() - norms();
     RNNCELLS_REQUIRE(count % directions == 0 && each >= 2 && each <= 5,
                      "expected 2 weights (without biases) or 4 for each of ", directions,
                      " directions, one more with a projection",
@@ -124,6 +133,10 @@ struct LayerTensors {
       }
       if (projected) {
         check(projection_weight(d), "weight_hr" + suffix, {size.outputs, size.units});
+      }
+      for (int64_t i = 0; i < norms(); ++i) {
+        check(norm(d, i), "layer norm's values" + suffix, {i < 2 ? rows : size.units});
+        RNNCELLS_REQUIRE(norm(d, i).is_contiguous(), "layer norm's values must be contiguous");
       }
       if (has_unit_parameters()) {
         check(unit_parameters(d), "the values per unit" + suffix,

@@ -47,6 +47,7 @@ py::dict cells() {
     facts["projects"] = engine.facts.projects;
     facts["unit_parameters"] = engine.facts.unit_parameters;
     facts["open"] = engine.facts.open;
+    facts["middle"] = engine.facts.middle;
     all[engine.facts.name] = facts;
   }
   return all;

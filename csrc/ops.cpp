@@ -103,6 +103,10 @@ struct Layer : LayerTensors {
       w.projection_row_stride = projection.stride(0);
       w.projection_column_stride = projection.stride(1);
     }
+    for (int64_t i = 0; i < norms(); ++i) w.norm[i] = data<T>(norm(direction, i));
+    if (facts.middle && norms() == 2) {  // the GRU's candidate: its gate's rows
+      for (int i = 0; i < 2; ++i) w.norm[2 + i] = w.norm[i] + 2 * size.units;
+    }
     if (has_unit_parameters()) {
       RNNCELLS_REQUIRE(unit_parameters(direction).is_contiguous(),
                        "the values per unit must be contiguous");
@@ -253,6 +257,10 @@ void run_backward(const Layer& layer, const Tensor& y, const Tensor& reserve,
     }
     if (layer.projected) {
       call.projection_gradient = target(gradients.weights[first + (layer.bias ? 4 : 2)], 0);
+    }
+    for (int64_t i = 0; i < layer.norms(); ++i) {
+      const int64_t place = first + (layer.bias ? 4 : 2) + layer.projected + i;
+      call.norm_gradient[i] = target(gradients.weights[place], 0);
     }
     if (layer.has_unit_parameters()) {
       const int64_t last = first + layer.weights_per_direction() - 1;

@@ -43,6 +43,15 @@ Activation read_activation(std::string_view name, std::string_view text) {
   refuse_text(std::string(name) + " '" + std::string(text) + "' is unknown; known: " + known);
 }
 
+// Which layer norm a cell can have: what normalises a row of its own has one.
+bool has_norm(const CellFacts& cell, Norm norm) {
+  const std::string_view name = cell.name;
+  if (norm == Norm::none) return !cell.middle;
+  if (norm == Norm::gates) return name == "rnn_open" || name == "gru_open" || name == "lstm_normed";
+  return name == "rnn_open" || name == "gru_normed" || name == "lstm_open" ||
+         name == "lstm_coupled";
+}
+
 }  // namespace
 
 Variant read_variant(const std::string& text, const CellFacts& cell) {
@@ -62,6 +71,9 @@ Variant read_variant(const std::string& text, const CellFacts& cell) {
                     std::to_string(cell.states) + " states");
       }
       for (size_t i = 0; i < rates.size(); ++i) variant.zoneout[i] = read_rate(name, rates[i]);
+    } else if (cell.open && name == "layer_norm" &&
+               (value == "gates" || value == "preactivation")) {
+      variant.norm = value == "gates" ? Norm::gates : Norm::preactivation;
     } else if (cell.open && name == "activation") {
       variant.activations.of_candidate = read_activation(name, value);
     } else if (cell.open && name == "recurrent_activation") {
@@ -69,8 +81,11 @@ Variant read_variant(const std::string& text, const CellFacts& cell) {
     } else {
       refuse_text("'" + std::string(name) + "' is unknown to the cell '" + cell.name +
                   "'; known: recurrent_dropout, zoneout" +
-                  (cell.open ? ", activation, recurrent_activation" : ""));
+                  (cell.open ? ", activation, recurrent_activation, layer_norm" : ""));
     }
+  }
+  if (!has_norm(cell, variant.norm)) {
+    refuse_text("the cell '" + std::string(cell.name) + "' has another layer norm, or none");
   }
   return variant;
 }

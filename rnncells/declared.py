@@ -28,10 +28,11 @@ class DeclaredLayer(StateOptions):
 
     The parameters are torch.nn's: for layer k ``weight_ih_l{k}`` [gates * H, I or D * P],
     ``weight_hh_l{k}`` [gates * H, P], with ``bias`` also ``bias_ih_l{k}`` and ``bias_hh_l{k}``
-    [gates * H], with a projection ``weight_hr_l{k}`` [P, H], and with peepholes
-    ``weight_peephole_l{k}`` [3 * H]; the backward direction's end in ``_reverse``. P is the size of
-    the outputs of one direction: ``proj_size``, or H without a projection. All are drawn from
-    U(-1/sqrt(H), 1/sqrt(H)), in torch.nn's order, unless ``init`` says otherwise.
+    [gates * H], with a projection ``weight_hr_l{k}`` [P, H], layer norm's
+    (:class:`rnncells.options.LayerOptions`), and with peepholes ``weight_peephole_l{k}`` [3 * H];
+    the backward direction's end in ``_reverse``. P is the size of the outputs of one direction:
+    ``proj_size``, or H without a projection. All are drawn from U(-1/sqrt(H), 1/sqrt(H)), in
+    torch.nn's order, unless ``init`` says otherwise.
     """
 
     # Layers of older states have none of their own.
@@ -45,6 +46,7 @@ class DeclaredLayer(StateOptions):
     activation: str | None = None
     recurrent_activation: str | None = None
     reset_after: bool = True
+    layer_norm: str | None = None
     peephole: bool = False
     coupled: bool = False
     _frozen: Frozen | None = None
@@ -82,6 +84,8 @@ class DeclaredLayer(StateOptions):
         values = read_options(type(self).__name__, cell, bias, options)
         if proj_size and values["zoneout"] not in (0.0, (0.0, 0.0)):
             raise ValueError("zoneout= and proj_size= exclude each other")
+        if proj_size and values["layer_norm"] is not None:
+            raise ValueError("layer_norm= and proj_size= exclude each other")
         self.mode = mode
         self.input_size = input_size
         self.hidden_size = hidden_size
@@ -106,6 +110,8 @@ class DeclaredLayer(StateOptions):
         facts, units = _C.cells()[self._variant.cell], self.hidden_size
         rows = facts["gates"] * units
         peepholes = facts["unit_parameters"] if self._variant.has_peephole else 0
+        norms = declare(self._variant.cell, self._variant.inference).extras
+        norms = tuple(extra for extra in norms if extra[0].startswith("norm"))
         self._zero_peepholes = facts["unit_parameters"] - peepholes
         outputs, projected = self.proj_size or units, self.proj_size > 0
         suffixes = ("", "_reverse") if self.bidirectional else ("",)
@@ -114,7 +120,8 @@ class DeclaredLayer(StateOptions):
         for k in range(self.num_layers):
             inputs = self.input_size if k == 0 else outputs * len(suffixes)
             sizes = rows, inputs, units, outputs, self.bias, projected
-            each = [direction_shapes(f"_l{k}{suffix}", *sizes, peepholes) for suffix in suffixes]
+            extra = peepholes, norms
+            each = [direction_shapes(f"_l{k}{suffix}", *sizes, *extra) for suffix in suffixes]
             self._layer_shapes.append([shape for shapes in each for shape in shapes])
             self._all_weights += [[name for name, _ in shapes] for shapes in each]
         self._flat_weights_names = [name for names in self._all_weights for name in names]
@@ -205,7 +212,8 @@ class DeclaredLayer(StateOptions):
             like = lower(like, cast)
         with torch.no_grad():
             weights = [self._weights(shapes, like, cast) for shapes in self._layer_shapes]
-            self._frozen = freeze(self, weights, self._variant.cell, self.bidirectional)
+            packed = self.layer_norm is None
+            self._frozen = freeze(self, weights, self._variant.cell, self.bidirectional, packed)
         try:
             yield self
         finally:

@@ -24,14 +24,14 @@ class Frozen(NamedTuple):
     Attributes:
         weights: of each layer, without gradients, as :func:`rnncells.autograd.run_layer` takes
             them.
-        packs: what ``layer_pack`` made of them.
+        packs: what ``layer_pack`` made of them; None with layer norm, which takes whole rows.
         sources: the parameters that they came from: their own, or what autocast casts and
             parametrisations compute them from.
         versions: how often each source and each weight had been changed in place.
     """
 
     weights: list[list[Tensor]]
-    packs: list[Tensor]
+    packs: list[Tensor | None]
     sources: list[Tensor]
     versions: list[int]
 
@@ -59,11 +59,15 @@ class Frozen(NamedTuple):
 
 
 def freeze(
-    module: Module, weights: Sequence[Sequence[Tensor]], cell: str, bidirectional: bool
+    module: Module,
+    weights: Sequence[Sequence[Tensor]],
+    cell: str,
+    bidirectional: bool,
+    packed: bool = True,
 ) -> Frozen:
     """Pack the weights of each layer of a stack, read from the parameters of ``module``."""
     kept = [[weight.detach() for weight in layer] for layer in weights]
-    packs = [layer_pack(layer, cell, bidirectional) for layer in kept]
+    packs = [layer_pack(layer, cell, bidirectional) if packed else None for layer in kept]
     sources = _sources(module)
     return Frozen(kept, packs, sources, _versions(sources, kept))
 

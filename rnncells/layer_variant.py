@@ -70,11 +70,17 @@ def find_variant(cell: str, options: Mapping[str, Any]) -> LayerVariant:
     elif activation is not None or gate is not None or options["peephole"]:
         engine = {"rnn_tanh": "rnn_open", "rnn_relu": "rnn_open"}.get(cell, f"{cell}_open")
         own = "relu" if cell == "rnn_relu" else "tanh"
+    norm = options["layer_norm"]
+    if norm is not None and not options["coupled"]:
+        normed = {("lstm", "gates"): "lstm_normed", ("gru", "preactivation"): "gru_normed"}
+        kind = "rnn" if cell.startswith("rnn") else cell
+        engine = normed.get((cell, norm), f"{kind}_open")
+        own = "relu" if cell == "rnn_relu" else "tanh"
     if engine == "rnn_open" and activation is None:
         activation = own
     zoneout = options["zoneout"]
     rates = zoneout if isinstance(zoneout, tuple) else (zoneout,) * (2 if cell == "lstm" else 1)
-    always = Text(zoneout=rates, activation=activation, recurrent_activation=gate)
+    always = Text(zoneout=rates, activation=activation, recurrent_activation=gate, layer_norm=norm)
     training = always._replace(recurrent_dropout=options["recurrent_dropout"])
     return LayerVariant(
         engine,

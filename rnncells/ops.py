@@ -16,8 +16,9 @@ directions, R reserve slots of the cell):
 - states, last, grad_last: the hidden state [D, B, P], every other [D, B, H]; or none (zeros), which
   a packed x does not allow;
 - weights: for each direction weight_ih [gates * H, I], weight_hh [gates * H, P], with biases
-  bias_ih and bias_hh [gates * H], with a projection weight_hr [P, H], and for a cell that has K
-  learned values per unit these [K * H];
+  bias_ih and bias_hh [gates * H], with a projection weight_hr [P, H], with layer norm its scales
+  and shifts in the order of ``reference.declaration``, and for a cell that has K learned values
+  per unit these [K * H];
 - lengths: the B sequences' numbers of time steps, 1 to T, int64, on the CPU, or on CUDA beside x,
   where nobody waits to check them: one out of range counts as the nearest that is not; None where
   all have T. Behind a sequence's end x is not read, y and the gradient of x are zero;
@@ -76,7 +77,7 @@ def unit_count(cell: str, weights: Sequence[Tensor]) -> int:
 
 
 def is_projected(cell: str, weights: Sequence[Tensor], directions: int) -> bool:
-    """Whether there is a projection, read off the number of weights."""
+    """Whether there is a projection, read off the number of weights: layer norm adds 2 or 4."""
     return (len(weights) // directions - bool(CELLS[cell]["unit_parameters"])) % 2 == 1
 
 

@@ -36,6 +36,12 @@ class LayerOptions(TypedDict, total=False):
         c, or a pair.
     activation, recurrent_activation: of the candidate and the output, and of the gates: names in
         ``rnncells.reference.ACTIVATIONS``. None for the cell's own, tanh and sigmoid.
+    layer_norm: ``"gates"`` normalises ``W_ih x`` and ``W_hh h`` apart, each over all gates, with
+        scales ``norm_ih_l{k}`` and ``norm_hh_l{k}`` [gates * H], and the LSTM's memory cell before
+        the output activation, with ``norm_c_l{k}`` and ``norm_c_shift_l{k}`` [H] (Ba, Kiros and
+        Hinton 2016, "Layer normalization", (20) to (22), as haste does). ``"preactivation"``
+        normalises what each gate's activation takes over its H units, with ``norm_l{k}`` and
+        ``norm_shift_l{k}`` [gates * H]. See :class:`rnncells.reference.Variant`.
     reset_after: of the GRU: with ``False`` it resets before the recurrent product (Cho et al.
         2014, (8)), as ONNX does by default and Keras with ``reset_after=False``.
     peephole: of the LSTM: the gates see the memory cell, by ``weight_peephole_l{k}`` [3 * H], for
@@ -59,6 +65,7 @@ class LayerOptions(TypedDict, total=False):
     zoneout: float | tuple[float, float]
     activation: str | None
     recurrent_activation: str | None
+    layer_norm: str | None
     reset_after: bool
     peephole: bool
     coupled: bool
@@ -77,6 +84,7 @@ DEFAULTS: LayerOptions = {
     "zoneout": 0.0,
     "activation": None,
     "recurrent_activation": None,
+    "layer_norm": None,
     "reset_after": True,
     "peephole": False,
     "coupled": False,
@@ -141,6 +149,16 @@ def _check_variant(options: Mapping[str, Any], layer: str, cell: str) -> None:
             raise ValueError(f"{name}: expected None or one of {known}; got {value!r}")
     if options["recurrent_activation"] is not None and cell.startswith("rnn"):
         raise ValueError(f"recurrent_activation: {layer} has no gates")
+    norm = options["layer_norm"]
+    if norm not in (None, "gates", "preactivation"):
+        raise ValueError(f"layer_norm: expected None, 'gates' or 'preactivation'; got {norm!r}")
+    if norm is not None:
+        if options["peephole"]:
+            raise ValueError("layer_norm= and peephole=True exclude each other")
+        if not options["reset_after"]:
+            raise ValueError("layer_norm= and reset_after=False exclude each other")
+        if options["coupled"] and norm == "gates":
+            raise ValueError("layer_norm='gates' and coupled=True exclude each other")
     if not options["reset_after"] and cell != "gru":
         raise ValueError(f"reset_after: only a GRU has a reset gate, not {layer}")
     for name in ("peephole", "coupled"):

@@ -24,6 +24,7 @@ def direction_shapes(
     bias: bool,
     projected: bool,
     peepholes: int = 0,
+    norms: Sequence[tuple[str, int]] = (),
 ) -> Shapes:
     """The parameters of one direction, by torch.nn's names, in its order.
 
@@ -33,6 +34,7 @@ def direction_shapes(
         inputs, units, outputs: I of this layer, H and P.
         bias, projected: whether there are biases, and a projection.
         peepholes: how many gates have one.
+        norms: layer norm's parameters, and how many times H each has.
     """
     shapes: Shapes = [
         (f"weight_ih{suffix}", (rows, inputs)),
@@ -42,6 +44,7 @@ def direction_shapes(
         shapes += [(f"bias_ih{suffix}", (rows,)), (f"bias_hh{suffix}", (rows,))]
     if projected:
         shapes.append((f"weight_hr{suffix}", (outputs, units)))
+    shapes += [(f"{name}{suffix}", (times * units,)) for name, times in norms]
     if peepholes:
         shapes.append((f"weight_peephole{suffix}", (peepholes * units,)))
     return shapes
@@ -54,6 +57,7 @@ def initialise(
     forget_bias: float | None,
 ) -> None:
     """Draws a layer's parameters anew, but for those of ``how="torch"``, which torch.nn draws.
+    Layer norm's scales start with 1, its shifts with 0.
 
     - ``"orthogonal"``: as ``"torch"``, each from U(-1/sqrt(H), 1/sqrt(H)), but that in
       ``weight_hh`` the H rows of each gate are orthonormal (Saxe, McClelland and Ganguli 2014; with
@@ -73,6 +77,9 @@ def initialise(
     raised = forget_bias if forget_bias is not None else float(how == "keras" and remembers)
     with torch.no_grad():
         for name, value in named:
+            if name.startswith("norm"):
+                value.fill_(0.0 if "shift" in name else 1.0)
+                continue
             if how != "torch":
                 _draw(name, value, len(gates), how)
             if raised and name.startswith("bias_ih"):

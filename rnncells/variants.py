@@ -40,6 +40,8 @@ ENGINE_CELLS: dict[str, tuple[str, dict[str, Any]]] = {
     "lstm_coupled": ("lstm", {"peephole": True, "coupled": True}),
     "gru_open": ("gru", {}),
     "gru_reset_before": ("gru", {"reset_after": False}),
+    "lstm_normed": ("lstm", {}),
+    "gru_normed": ("gru", {}),
 }
 
 # The purposes of a draw: csrc/cells/philox.h.
@@ -56,12 +58,14 @@ class Text(NamedTuple):
             (Krueger et al. 2017, section 3).
         activation, recurrent_activation: of an open cell, names in ``reference.ACTIVATIONS``; None
             for tanh and sigmoid.
+        layer_norm: of an open cell, ``"gates"`` or ``"preactivation"``.
     """
 
     recurrent_dropout: float = 0.0
     zoneout: tuple[float, ...] = ()
     activation: str | None = None
     recurrent_activation: str | None = None
+    layer_norm: str | None = None
 
 
 class Varied(NamedTuple):
@@ -98,6 +102,8 @@ def write(text: Text) -> str:
         parts.append(f"activation={text.activation}")
     if text.recurrent_activation is not None:
         parts.append(f"recurrent_activation={text.recurrent_activation}")
+    if text.layer_norm is not None:
+        parts.append(f"layer_norm={text.layer_norm}")
     return ";".join(parts)
 
 
@@ -118,10 +124,14 @@ def declare(cell: str, text: str) -> reference.Cell:
     """The specification of a cell of the engine, with the options of a text."""
     said = read(text)
     name, options = ENGINE_CELLS.get(cell, (cell, {}))
+    if said.layer_norm is not None and name == "lstm":
+        # Peepholes and layer norm exclude each other: what the engine takes for them is zero.
+        options = {**options, "peephole": False}
     pair: Any = (*said.zoneout, 0.0, 0.0)[:2]
     chosen: dict[str, Any] = {
         "activation": said.activation,
         "recurrent_activation": said.recurrent_activation,
+        "layer_norm": said.layer_norm,
     }
     return reference.declaration(name, reference.Variant(zoneout=pair, **chosen, **options))
 
@@ -178,6 +188,9 @@ def reference_layer(
     if not is_varied(varied) and cell not in ENGINE_CELLS:
         return reference.layer(x, states, weights, cell, *rest)
     declared = declare(cell, varied.variant)
+    if cell in ("lstm_open", "lstm_coupled") and declared.variant.layer_norm is not None:
+        each = len(weights) // (2 if bidirectional else 1)  # without the peepholes, zeros
+        weights = [weight for k, weight in enumerate(weights) if k % each != each - 1]
     steps, batch = x.shape[:2]
     if batch_sizes is not None:
         steps, batch = batch_sizes.shape[0], int(batch_sizes[0])

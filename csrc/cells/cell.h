@@ -19,6 +19,7 @@
 //   static constexpr bool direct_hidden;  // h flows into the next h also past the product
 //   static constexpr bool output_slope;   // backward looks at the next h
 //   static constexpr bool open;           // it takes Terms: activations, learned values per unit
+//   static constexpr bool middle;         // of an open cell: its second phase normalises a row
 //   static constexpr int saved;
 //   static constexpr Phase phase(int p);
 //
@@ -32,6 +33,9 @@
 // An open cell's functions take `const Terms<V>& terms` before all else.
 // UnitParameter parameter(int k), where unit_parameters is not 0, says where a learned value per
 // unit comes in: a share is `share = product + value * state`.
+//
+// Where a cell has a `middle`, its second phase has one share, the operand normalised, and no
+// product; backward<1> gets that share as `operand_gradient`.
 //
 // forward<P>: share holds the phase's own shares; `previous` and `next` all states; save all saved
 // values, of which the phase fills its own. Only the last phase fills `next`. The previous hidden

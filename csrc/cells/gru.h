@@ -64,7 +64,7 @@ struct Gru : GruResetAfter {
 
 struct GruOpen : GruResetAfter {
   static constexpr const char* name = "gru_open";
-  static constexpr bool open = true;
+  static constexpr bool open = true, middle = false;
 
   template <int P, class V>
   RNNCELLS_INLINE static void forward(const Terms<V>& terms, const V* share, const V* previous,
@@ -80,7 +80,7 @@ struct GruOpen : GruResetAfter {
 
 struct GruResetBefore : GruBase {
   static constexpr const char* name = "gru_reset_before";
-  static constexpr bool open = true;
+  static constexpr bool open = true, middle = false;
   static constexpr int phases = 2;
   // Shares: r, z; the candidate. Saved: r, z, the operand r * h, n; all but the operand as kept.
   static constexpr Phase phase(int p) {
@@ -118,6 +118,50 @@ struct GruResetBefore : GruBase {
       const V r = a.gate(save[0]);
       share_gradient[0] = operand_gradient * previous[0] * a.gate_slope(save[0], r);
       state_gradient[0] = mul_add(operand_gradient, r, state_gradient[0]);
+    }
+  }
+};
+
+// With layer norm on what the candidate's activation takes: its second phase has a row to normalise
+// in place of a product.
+struct GruNormed : GruBase {
+  static constexpr const char* name = "gru_normed";
+  static constexpr int phases = 2;
+  static constexpr bool open = true, middle = true;
+  // Saved: the arguments of r and z, the candidate's recurrent share, and what is normalised.
+  static constexpr Phase phase(int p) {
+    return p == 0 ? Phase{{0, 4}, {0, 3}, {1, 3}, {0, 4}, -1, {2, 0, 1, 2}}
+                  : Phase{{4, 1}, {4, 0}, {5, 0}, {4, 0}, 3, {2}};
+  }
+
+  template <int P, class V>
+  RNNCELLS_INLINE static void forward(const Terms<V>& terms, const V* share, const V* previous,
+                                      V* next, V* save) {
+    const ChosenActivations& a = terms.activations;
+    if constexpr (P == 0) {
+      RNNCELLS_UNROLL
+      for (int k = 0; k < 3; ++k) save[k] = share[k + 1];
+      save[3] = mul_add(a.gate(share[1]), share[3], share[0]);
+    } else {
+      const V n = a.candidate(share[0]);
+      next[0] = mul_add(a.gate(save[1]), previous[0] - n, n);
+    }
+  }
+
+  template <int P, class V>
+  RNNCELLS_INLINE static void backward(const Terms<V>& terms, const V* save, const V* previous,
+                                       const V*, V operand, V* state_gradient, V* share_gradient) {
+    const ChosenActivations& a = terms.activations;
+    if constexpr (P == 1) {
+      const V n = a.candidate(operand), z = a.gate(save[1]), dh = state_gradient[0];
+      share_gradient[2] = dh * (previous[0] - n) * a.gate_slope(save[1], z);
+      share_gradient[4] = dh * (V(1) - z) * a.candidate_slope(operand, n);
+      state_gradient[0] = dh * z;
+    } else {
+      const V r = a.gate(save[0]);
+      share_gradient[0] = operand;
+      share_gradient[1] = operand * save[2] * a.gate_slope(save[0], r);
+      share_gradient[3] = operand * r;
     }
   }
 };

@@ -97,7 +97,7 @@ struct Lstm : LstmBase<false> {
 template <bool Coupled>
 struct LstmOpen : LstmBase<Coupled> {
   static constexpr const char* name = Coupled ? "lstm_coupled" : "lstm_open";
-  static constexpr bool open = true;
+  static constexpr bool open = true, middle = false;
   static constexpr int unit_parameters = Coupled ? 2 : 3;
 
   template <int P, class V>
@@ -110,6 +110,54 @@ struct LstmOpen : LstmBase<Coupled> {
                                        const V* next, V, V* state_gradient, V* share_gradient) {
     LstmBase<Coupled>::adjoint(terms.activations, terms.parameter, save, previous, next,
                                state_gradient, share_gradient);
+  }
+};
+
+// With layer norm on c' before the output activation (Ba, Kiros and Hinton 2016, (22)): its second
+// phase has a row to normalise in place of a product.
+struct LstmNormed {
+  static constexpr const char* name = "lstm_normed";
+  static constexpr int gates = 4, states = 2, phases = 2, saved = 5;
+  static constexpr int unit_parameters = 0;
+  static constexpr bool row_statistics = true, direct_hidden = false;
+  static constexpr bool output_slope = false, open = true, middle = true;
+  // Saved: the arguments of i, f, g and o, and c'.
+  static constexpr Phase phase(int p) {
+    return p == 0 ? Phase{{0, 4}, {0, 4}, {0, 4}, {0, 5}, -1, {0, 1, 2, 3}}
+                  : Phase{{4, 1}, {4, 0}, {5, 0}, {5, 0}, 4, {0}};
+  }
+
+  template <int P, class V>
+  RNNCELLS_INLINE static void forward(const Terms<V>& terms, const V* share, const V* previous,
+                                      V* next, V* save) {
+    const ChosenActivations& a = terms.activations;
+    if constexpr (P == 0) {
+      RNNCELLS_UNROLL
+      for (int k = 0; k < 4; ++k) save[k] = share[k];
+      save[4] = mul_add(a.gate(share[1]), previous[1], a.gate(share[0]) * a.candidate(share[2]));
+    } else {
+      next[0] = a.gate(save[3]) * a.candidate(share[0]);
+      next[1] = save[4];
+    }
+  }
+
+  template <int P, class V>
+  RNNCELLS_INLINE static void backward(const Terms<V>& terms, const V* save, const V* previous,
+                                       const V*, V operand, V* state_gradient, V* share_gradient) {
+    const ChosenActivations& a = terms.activations;
+    if constexpr (P == 1) {
+      const V squashed = a.candidate(operand), out = a.gate(save[3]), dh = state_gradient[0];
+      share_gradient[3] = dh * squashed * a.gate_slope(save[3], out);
+      share_gradient[4] = dh * out * a.candidate_slope(operand, squashed);
+      state_gradient[0] = V(0);
+    } else {
+      const V in = a.gate(save[0]), forget = a.gate(save[1]), fresh = a.candidate(save[2]);
+      const V dc = operand + state_gradient[1];
+      share_gradient[0] = dc * fresh * a.gate_slope(save[0], in);
+      share_gradient[1] = dc * previous[1] * a.gate_slope(save[1], forget);
+      share_gradient[2] = dc * in * a.candidate_slope(save[2], fresh);
+      state_gradient[1] = dc * forget;
+    }
   }
 };
 

@@ -24,6 +24,8 @@ using OpenCells = CellList<  //
     LstmOpen<false>,         //
     LstmOpen<true>,          //
     GruOpen,                 //
-    GruResetBefore>;
+    GruResetBefore,          //
+    LstmNormed,              //
+    GruNormed>;
 
 }  // namespace rnncells

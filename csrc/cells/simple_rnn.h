@@ -54,7 +54,7 @@ struct RnnOpen {
   static constexpr int gates = 1, states = 1, phases = 1, saved = 1;
   static constexpr int unit_parameters = 0;
   static constexpr bool row_statistics = false, direct_hidden = false;
-  static constexpr bool output_slope = false, open = true;
+  static constexpr bool output_slope = false, open = true, middle = false;
   static constexpr Phase phase(int) { return {{0, 1}, {0, 1}, {0, 1}, {0, 1}, -1, {0}}; }
 
   template <int P, class V>

@@ -7,6 +7,7 @@
 // changes no sum.
 #pragma once
 
+#include "cpu/norm.h"
 #include "cpu/recompute.h"
 #include "cpu/variant.h"
 #include "cpu/weight_gradients.h"
@@ -34,6 +35,8 @@ class BackwardPass {
         masks_(call.variant.masks()),
         zones_(call.variant.zones()),
         varied_(call.variant.any()),
+        normed_(call.variant.norm != Norm::none),
+        gates_apart_(call.variant.norm == Norm::gates),
         made_slot_(reserve_slots<Cell>() + projected_),
         slots_(made_slot_ + (zones_ ? states : 0)),
         padded_(ceil_divide(size_.units, lanes) * lanes),
@@ -58,6 +61,16 @@ class BackwardPass {
         mask_(masks_ ? size_.batch * space_width() : 0),
         stays_(zones_ ? states * size_.batch * padded_ : 0),
         anew_(call.variant.resets != nullptr ? states * size_.batch * space_width() : 0),
+        norm_(call.weights, size_, call.variant.norm),
+        middle_(has_middle<Cell>() ? 2 * padded_ : 0),
+        middle_rows_(has_middle<Cell>() ? 2 * size_.batch * padded_ : 0),
+        normal_rows_(normed_ ? 3 * size_.batch * norm_.rows() : 0),
+        row_scales_(normed_ ? 2 * size_.batch * Cell::gates : 0),
+        wide_rows_(normed_ ? size_.batch * (size_.inputs + size_.outputs) : 0),
+        masked_rows_(normed_ && masks_ ? size_.batch * size_.outputs : 0),
+        share_rows_(normed_ ? chunk_rows_ * width_ : 0),
+        input_rows_(gates_apart_ ? chunk_rows_ * width_ : 0),
+        norm_sums_(normed_ ? size_.batch * norm_parameters() : 0),
         unit_parameters_(Cell::unit_parameters * padded_),
         unit_sums_(wants_unit_parameters() ? size_.batch * Cell::unit_parameters * size_.units
                                            : 0) {
@@ -69,6 +82,10 @@ class BackwardPass {
       unit_sums_.clear(size_.batch * Cell::unit_parameters * size_.units);
     }
     pack_unit_parameters<Cell>(call.weights, size_.units, unit_parameters_.get());
+    if (normed_) norm_sums_.clear(size_.batch * norm_parameters());
+    for (int i = 0; i < 2 && has_middle<Cell>(); ++i) {
+      widen_row(call.weights.norm[2 + i], size_.units, middle_ + i * padded_);
+    }
     for (int64_t row = 0; row < size_.batch && masks_; ++row) {
       draw_recurrent_mask(call.variant, steps_.sequence(row), size_.outputs, mask_row(row));
     }
@@ -123,10 +140,13 @@ class BackwardPass {
         });
       }
       weights.add(chunk.first_time, end_time, chunk.gradients, output_gradients_.get(),
-                  saved_rows(chunk, chunk.first_time, 0, 0).base);
+                  saved_rows(chunk, chunk.first_time, 0, 0).base,
+                  gates_apart_ ? input_rows_.get() : nullptr,
+                  normed_ ? share_rows_.get() : nullptr);
     }
     weights.finish();
     if (wants_unit_parameters()) add_unit_sums();
+    if (normed_) add_norm_sums();
   }
 
  private:
@@ -302,8 +322,15 @@ class BackwardPass {
     step.state_gradient = {state_gradients_ + first * space_width(), space_width()};
     if (projected_) output_gradient(chunk, step);
     if (varied_ && !projected_) open_states(step);
-    for_phases_backward<Cell>(
-        [&](auto index) { run_phase<decltype(index)::value>(chunk, step, part); });
+    if constexpr (Cell::open) {
+      if (normed_) run_normed(chunk, step);
+    }
+    if constexpr (!has_middle<Cell>()) {
+      if (!normed_) {
+        for_phases_backward<Cell>(
+            [&](auto index) { run_phase<decltype(index)::value>(chunk, step, part); });
+      }
+    }
     if (varied_) close_states(step);
     if (wants_unit_parameters()) sum_units(step);
   }
@@ -419,6 +446,140 @@ class BackwardPass {
           clear_row(target, size_.units);
         }
       }
+    }
+  }
+
+  // Of layer norm: of both products or of one sum, and of the cell's middle.
+  int64_t norm_parameters() const {
+    return 2 * norm_.rows() + (has_middle<Cell>() ? 2 * size_.units : 0);
+  }
+
+  // A step with layer norm: the products of whole rows once more, the cell's adjoint, and the way
+  // back through the norms.
+  RNNCELLS_OUT_OF_LINE void run_normed(const Chunk& chunk, const Step& step) const {
+    const int64_t first = step.row, gate_rows = norm_.rows();
+    T *x = wide_rows_ + first * (size_.inputs + size_.outputs), *h = x + step.rows * size_.inputs;
+    const Operand<T> input = as_operand<S>(
+        steps_.rows_of(call_.x, step.t, first, call_.x_step_stride, call_.x_batch_stride),
+        call_.x_column_stride, step.rows, size_.inputs, x);
+    OrderedRows<const S> source = step.previous[0];
+    if (masks_) {
+      S* rows = masked_rows_ + first * size_.outputs;
+      for (int64_t row = 0; row < step.rows; ++row) {
+        multiply_row(source[row], mask_row(first + row), size_.outputs, rows + row * size_.outputs);
+      }
+      source = {rows, size_.outputs, nullptr};
+    }
+    const Operand<T> hidden = as_operand<S>(source, 1, step.rows, size_.outputs, h);
+    T* normal = normal_rows_ + 3 * first * gate_rows;  // of the rows: input, recurrent, space
+    T *recurrent = normal + step.rows * gate_rows, *space = recurrent + step.rows * gate_rows;
+    norm_.input_product(input.base, input.row_stride, input.column_stride, step.rows, normal);
+    norm_.recurrent_product(hidden.base, hidden.row_stride, step.rows, recurrent);
+    const int64_t place = steps_.offset(step.t) - chunk.first_row + first;
+    for (int64_t row = 0; row < step.rows; ++row) {
+      T* scales = row_scales_ + 2 * (first + row) * Cell::gates;
+      const typename NormedShares<Cell, S>::Row values{
+          normal + row * gate_rows, recurrent + row * gate_rows, scales, scales + Cell::gates};
+      T* shares_row = share_rows_ + (place + row) * width_;
+      T* sums = norm_sums_ + (first + row) * norm_parameters();
+      norm_.normalise(values);
+      T* middle = middle_rows_ + 2 * (first + row) * padded_;
+      if constexpr (has_middle<Cell>()) {
+        widen_row(step.saved[row] + Cell::phase(1).operand * size_.units, size_.units, middle);
+        const T scale = normalise_row(middle, size_.units);
+        for_units([&](auto full, int64_t unit, int present) {
+          run_normed_cell<1, decltype(full)::value>(step, row, unit, present, middle, shares_row);
+        });
+        T *gradient = middle + padded_, *own = sums + 2 * gate_rows;
+        const T* from = shares_row + Cell::phase(1).shares.first * size_.units;
+        for (int64_t j = 0; j < size_.units; ++j) {
+          own[j] += from[j] * middle[j];
+          own[size_.units + j] += from[j];
+          gradient[j] = from[j] * middle_.get()[j];
+        }
+        normalise_adjoint(gradient, static_cast<const T*>(middle), scale, size_.units);
+      }
+      for_units([&](auto full, int64_t unit, int present) {
+        run_normed_cell<0, decltype(full)::value>(step, row, unit, present, middle, shares_row);
+      });
+      norm_.adjoint(values, shares_row,
+                    gates_apart_ ? input_rows_ + (place + row) * width_ : nullptr,
+                    step.gradients[row], space + row * gate_rows, sums);
+    }
+  }
+  template <class Body>
+  RNNCELLS_INLINE void for_units(const Body& body) const {
+    int64_t unit = 0;
+    for (; unit + lanes <= size_.units; unit += lanes) body(Index<1>(), unit, lanes);
+    if (unit < size_.units) body(Index<0>(), unit, static_cast<int>(size_.units - unit));
+  }
+
+  // middle: [2, padded], the row that the cell normalised, and the gradient of what it was.
+  template <int P, bool Full>
+  RNNCELLS_INLINE void run_normed_cell(const Step& step, int64_t row, int64_t unit, int present,
+                                       const T* middle, T* shares_row) const {
+    constexpr int first_state = Cell::direct_hidden ? 0 : 1;
+    const int64_t units = size_.units;
+    V save[save_count], previous[states], next[states], state_gradient[states], gradient[shares];
+    V parameter[Cell::unit_parameters + 1];
+    RNNCELLS_UNROLL
+    for (int k = 0; k < Cell::unit_parameters; ++k) {
+      parameter[k] = V::load(unit_parameters_ + k * padded_ + unit);
+    }
+    const S* saved = step.saved[row] + unit;
+    RNNCELLS_UNROLL
+    for (int i = 0; i < Cell::saved; ++i) save[i] = load_lanes<Full>(saved + i * units, present);
+    previous[0] = V(0);
+    RNNCELLS_UNROLL
+    for (int i = first_state; i < states; ++i) {
+      previous[i] = load_lanes<Full>(step.previous[i][row] + unit, present);
+    }
+    RNNCELLS_UNROLL
+    for (int i = 0; i < states; ++i) {
+      next[i] = load_lanes<Full>(step.next[i][row] + unit, present);
+      state_gradient[i] = V::load(step.carry[i][row] + unit);
+    }
+    if (P == last_phase) state_gradient[0] = V::load(step.state_gradient[row] + unit);
+    T* target = shares_row + unit;
+    RNNCELLS_UNROLL
+    for (int i = 0; i < shares; ++i) {
+      gradient[i] = P < last_phase ? load_lanes<Full>(target + i * units, present) : V(0);
+    }
+    V operand = V(0);
+    if constexpr (P < last_phase) operand = load_lanes<Full>(middle + padded_ + unit, present);
+    if constexpr (P == 1) {
+      operand = mul_add(load_lanes<Full>(middle + unit, present), V::load(middle_ + unit),
+                        V::load(middle_ + padded_ + unit));
+    }
+    const Terms<V> terms{{call_.variant.activations}, parameter};
+    cell_backward<Cell, P>(terms, save, previous, next, operand, state_gradient, gradient);
+    RNNCELLS_UNROLL
+    for (int i = 0; i < shares; ++i) store_lanes<Full>(gradient[i], target + i * units, present);
+    RNNCELLS_UNROLL
+    for (int i = 0; i < states; ++i) {
+      if (i > 0 || Cell::direct_hidden) state_gradient[i].store(step.carry[i][row] + unit);
+    }
+  }
+
+  // The sequences' sums, in their order.
+  RNNCELLS_OUT_OF_LINE void add_norm_sums() {
+    const int64_t width = norm_parameters(), gate_rows = norm_.rows();
+    T* total = norm_sums_.get();
+    for (int64_t row = 1; row < size_.batch; ++row) {
+      for (int64_t j = 0; j < width; ++j) total[j] += norm_sums_.get()[row * width + j];
+    }
+    if (has_middle<Cell>() && !gates_apart_) {  // its scale and shift are rows of its gate's
+      constexpr int gate = Cell::phase(Cell::phases - 1).gate_of_share[0];
+      for (int64_t j = 0; j < size_.units; ++j) {
+        total[gate * size_.units + j] += total[2 * gate_rows + j];
+        total[gate_rows + gate * size_.units + j] += total[2 * gate_rows + size_.units + j];
+      }
+    }
+    for (int i = 0; i < (has_middle<Cell>() ? 4 : 2); ++i) {
+      if (call_.norm_gradient[i] == nullptr) continue;
+      const int64_t begin = i < 2 ? i * gate_rows : 2 * gate_rows + (i - 2) * size_.units;
+      narrow_row(static_cast<const T*>(total + begin), i < 2 ? gate_rows : size_.units,
+                 call_.norm_gradient[i]);
     }
   }
 
@@ -576,6 +737,12 @@ class BackwardPass {
     }
   }
 
+  // The gradients of the input's shares.
+  Rows<T> input_share_rows(const Chunk& chunk, int64_t t, int64_t row) const {
+    if (!gates_apart_) return gradient_rows(chunk, t, row);
+    return {input_rows_ + (steps_.offset(t) - chunk.first_row + row) * width_, width_};
+  }
+
   // dx = share gradients x W_ih, for the chunk's time steps.
   RNNCELLS_OUT_OF_LINE void input_gradient(const Chunk& chunk, int64_t begin, int64_t end,
                                            const Part& part) const {
@@ -585,7 +752,7 @@ class BackwardPass {
       // The rows of all time steps follow each other.
       const int64_t rows = steps_.offset(chunk.first_time + steps) - chunk.first_row;
       const int64_t first = part.begin(rows);
-      input_gradient_rows(gradient_rows(chunk, chunk.first_time, first), part.end(rows) - first,
+      input_gradient_rows(input_share_rows(chunk, chunk.first_time, first), part.end(rows) - first,
                           call_.x_gradient + (chunk.first_row + first) * size_.inputs, add);
       return;
     }
@@ -594,7 +761,7 @@ class BackwardPass {
       const OrderedRows<S> out =
           steps_.rows_of(call_.x_gradient, t, begin, size_.batch * size_.inputs, size_.inputs);
       S* together = gather(out, rows, size_.inputs, begin, add);
-      input_gradient_rows(gradient_rows(chunk, t, begin), rows, together, add);
+      input_gradient_rows(input_share_rows(chunk, t, begin), rows, together, add);
       scatter(together, rows, size_.inputs, out);
       for (int64_t row = rows; row < end - begin && steps_.padded() && !add; ++row) {
         clear_row(out[row], size_.inputs);
@@ -684,15 +851,16 @@ class BackwardPass {
   const Sizes size_;
   const TimeSteps steps_;
   const bool projected_;
-  const bool masks_, zones_, varied_;  // see Variant
-  const int made_slot_;                // of the reserve, for what zoneout mixes
-  const int slots_;                    // of what BPTT needs of a step
-  const int64_t padded_;               // units, filled up to whole vectors
-  const int64_t width_;                // of a row of share gradients
-  const int64_t chunk_rows_;           // at most, in one chunk
-  const bool recomputes_;              // there is something to recompute
-  const int kept_slots_;               // of the reserve
-  const bool back_through_time_;       // whether any gradient goes through the recurrent weights
+  const bool masks_, zones_, varied_, normed_;  // see Variant
+  const bool gates_apart_;                      // layer norm's mode
+  const int made_slot_;                         // of the reserve, for what zoneout mixes
+  const int slots_;                             // of what BPTT needs of a step
+  const int64_t padded_;                        // units, filled up to whole vectors
+  const int64_t width_;                         // of a row of share gradients
+  const int64_t chunk_rows_;                    // at most, in one chunk
+  const bool recomputes_;                       // there is something to recompute
+  const int kept_slots_;                        // of the reserve
+  const bool back_through_time_;  // whether any gradient goes through the recurrent weights
   Buffer<T> recurrent_weights_, input_weights_, projection_weights_, carry_, zeros_;
   Buffer<S> stored_zeros_;
   Buffer<T> gradients_, output_gradients_;
@@ -701,6 +869,13 @@ class BackwardPass {
   // what stays of each state, and then of its gradient; the states before a step.
   Buffer<T> state_gradients_, mask_, stays_;
   const Buffer<S> anew_;
+  // Of layer norm: the products of a step's rows, and space; one over their standard deviations; of
+  // the chunk's rows the gradients of shares and of the input's product.
+  const NormedShares<Cell, S> norm_;
+  const Buffer<T> middle_, middle_rows_, normal_rows_, row_scales_, wide_rows_;
+  const Buffer<S> masked_rows_;
+  const Buffer<T> share_rows_, input_rows_;
+  Buffer<T> norm_sums_;
   const Buffer<T> unit_parameters_;  // [K, padded]
   Buffer<T> unit_sums_;              // of their gradients, [B, K, H]
 };

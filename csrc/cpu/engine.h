@@ -55,8 +55,12 @@ struct Sizes {
   int64_t steps, batch, inputs, units, outputs;
 };
 
+// Layer norm: see cpu/norm.h.
+enum class Norm : int { none, gates, preactivation };
+
 // What a call does besides the plain recurrence; by default nothing.
 struct Variant {
+  Norm norm = Norm::none;                                                  // of an open cell
   ActivationChoice activations = {Activation::tanh, Activation::sigmoid};  // of an open cell
   const bool* resets = nullptr;  // [T, B]: before which steps a sequence's states become zero
   int64_t resets_step_stride = 0, resets_batch_stride = 0;
@@ -75,7 +79,7 @@ struct Variant {
     }
     return false;
   }
-  bool any() const { return resets != nullptr || masks() || zones(); }
+  bool any() const { return resets != nullptr || masks() || zones() || norm != Norm::none; }
 };
 
 // T: how the values are stored; see half.h for what they are computed in.
@@ -92,6 +96,9 @@ struct Weights {
   const T* projection;  // W_hr [P, H], or null: the outputs are the cell's hidden state
   int64_t projection_row_stride, projection_column_stride;
   const T* unit_parameters;  // [K, H] contiguous, of a cell that has K of them; or null for zeros
+  // Of layer norm, contiguous. Norm::gates: the scales of W_ih x and of W_hh h [G*H];
+  // preactivation: scale and shift [G*H]. Then, of a cell with a middle, its scale and shift [H].
+  const T* norm[4];
 };
 
 template <class T>
@@ -142,6 +149,7 @@ struct BackwardCall {
   T* recurrent_bias_gradient;       // [G*H]
   T* projection_gradient;           // [P, H] contiguous
   T* unit_parameter_gradient;       // [K, H] contiguous
+  T* norm_gradient[4];              // of Weights::norm
   Variant variant;                  // the forward call's
   Pool pool;
 };
@@ -151,7 +159,8 @@ struct CellFacts {
   int gates, states, phases, reserve_slots;
   bool projects;  // can have a projection: h flows into the next h by the product alone
   int unit_parameters;
-  bool open;  // it takes activations, and unit parameters where it has any
+  bool open;    // it takes activations, and unit parameters where it has any
+  bool middle;  // it normalises a row of its own
 };
 
 template <class T>

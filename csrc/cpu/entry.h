@@ -52,7 +52,7 @@ constexpr LayerFunctions<S> functions() {
 template <class Cell>
 constexpr CellEngine entry() {
   return {{Cell::name, Cell::gates, Cell::states, Cell::phases, reserve_slots<Cell>(),
-           !Cell::direct_hidden, Cell::unit_parameters, Cell::open},
+           !Cell::direct_hidden, Cell::unit_parameters, Cell::open, has_middle<Cell>()},
           functions<Cell, float>(),
           functions<Cell, double>(),
           functions<Cell, Float16>(),

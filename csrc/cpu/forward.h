@@ -8,6 +8,7 @@
 // different steps.
 #pragma once
 
+#include "cpu/norm.h"
 #include "cpu/packed.h"
 #include "cpu/team.h"
 #include "cpu/variant.h"
@@ -66,7 +67,8 @@ class ForwardPass {
         size_(call.sizes),
         steps_(call.sizes, call.row_counts, call.order, call.reverse),
         layout_(call.sizes.units),
-        fused_(size_.inputs <= widest_fused_input),
+        normed_(call.variant.norm != Norm::none),
+        fused_(normed_ || size_.inputs <= widest_fused_input),
         projected_(call.weights.projection != nullptr),
         gathers_(converts<S> || call.order != nullptr),
         masks_(call.variant.masks()),
@@ -74,10 +76,17 @@ class ForwardPass {
         made_slot_(reserve_slots<Cell>() + projected_),
         slots_(made_slot_ + (zones_ ? states : 0)),
         keeps_states_(!Keep && call.reserve != nullptr),
+        norm_(call.weights, size_, call.variant.norm),
+        middle_(has_middle<Cell>() ? 2 * layout_.padded() : 0),
         where_(size_, projected_),
         own_(call.packed == nullptr ? where_.elements() : 0),
         zeros_(layout_.padded()) {
     check_cell<Cell>();
+    if (has_middle<Cell>()) {
+      for (int i = 0; i < 2; ++i) {
+        widen_row(call.weights.norm[2 + i], size_.units, middle_ + i * layout_.padded());
+      }
+    }
     zeros_.clear(layout_.padded());
     if (call.packed == nullptr) where_.pack(call.weights, own_.get());
     biases_ = call.packed == nullptr ? own_.get() : static_cast<const T*>(call.packed);
@@ -113,6 +122,7 @@ class ForwardPass {
     // with those that start anew; what a recurrent product multiplies, and the mask on it.
     const Buffer<S> made, anew, masked;
     const Buffer<T> mask, stays;
+    const Buffer<T> input_rows, recurrent_rows, row_scales;  // of layer norm
 
     Workspace(const ForwardPass& pass, int64_t first, int64_t count)
         : begin(first),
@@ -132,7 +142,10 @@ class ForwardPass {
           anew(pass.call_.variant.resets != nullptr ? states * rows * widest(pass) : 0),
           masked(pass.masks_ ? rows * widest(pass) : 0),
           mask(pass.masks_ ? rows * widest(pass) : 0),
-          stays(pass.zones_ ? pass.layout_.padded() : 0) {
+          stays(pass.zones_ ? pass.layout_.padded() : 0),
+          input_rows(pass.normed_ ? rows * pass.norm_.rows() : 0),
+          recurrent_rows(pass.normed_ ? rows * pass.norm_.rows() : 0),
+          row_scales(pass.normed_ ? 2 * Cell::gates + pass.layout_.padded() : 0) {
       for (int64_t row = 0; row < rows && pass.masks_; ++row) {
         draw_recurrent_mask(pass.call_.variant, pass.steps_.sequence(begin + row),
                             pass.size_.outputs, mask + row * widest(pass));
@@ -191,7 +204,14 @@ class ForwardPass {
                                      const Workspace& space, const Part& part) const {
     if (first >= last) return;
     const Step step = step_of(s, first, last, going_on, space);
-    for_phases<Cell>([&](auto index) { run_phase<decltype(index)::value>(step, part); });
+    if constexpr (Cell::open) {
+      if (normed_) run_normed(step);
+    }
+    if constexpr (!has_middle<Cell>()) {
+      if (!normed_) {
+        for_phases<Cell>([&](auto index) { run_phase<decltype(index)::value>(step, part); });
+      }
+    }
     if (projected_) project(step);
     if (zones_) zone_out(step);
   }
@@ -371,6 +391,88 @@ class ForwardPass {
     });
   }
 
+  // A step with layer norm: whole rows of both products, normalised, and then the cell.
+  RNNCELLS_OUT_OF_LINE void run_normed(const Step& step) const {
+    const Workspace& space = *step.space;
+    OrderedRows<const S> source = step.previous[0];
+    if (masks_) source = masked(step, source);
+    const Operand<T> h = as_operand<S>(source, 1, step.rows, size_.outputs, step.wide);
+    norm_.input_product(step.x.base, step.x.row_stride, step.x.column_stride, step.rows,
+                        space.input_rows.get());
+    norm_.recurrent_product(h.base, h.row_stride, step.rows, space.recurrent_rows.get());
+    T* middle = space.row_scales + 2 * Cell::gates;
+    for (int64_t row = 0; row < step.rows; ++row) {
+      const typename NormedShares<Cell, S>::Row values{
+          space.input_rows + row * norm_.rows(), space.recurrent_rows + row * norm_.rows(),
+          space.row_scales.get(), space.row_scales + Cell::gates};
+      norm_.normalise(values);
+      for_units([&](auto full, int64_t unit, int present) {
+        run_normed_cell<0, decltype(full)::value>(step, row, unit, present, values, middle);
+      });
+      if constexpr (has_middle<Cell>()) {
+        normalise_row(middle, size_.units);
+        for_units([&](auto full, int64_t unit, int present) {
+          run_normed_cell<1, decltype(full)::value>(step, row, unit, present, values, middle);
+        });
+      }
+    }
+  }
+  // Calls body(Index<full>(), first unit, units) for each vector of units.
+  template <class Body>
+  RNNCELLS_INLINE void for_units(const Body& body) const {
+    int64_t unit = 0;
+    for (; unit + lanes <= size_.units; unit += lanes) body(Index<1>(), unit, lanes);
+    if (unit < size_.units) body(Index<0>(), unit, static_cast<int>(size_.units - unit));
+  }
+
+  template <int P, bool Full>
+  RNNCELLS_INLINE void run_normed_cell(const Step& step, int64_t row, int64_t unit, int present,
+                                       const typename NormedShares<Cell, S>::Row& values,
+                                       T* middle) const {
+    constexpr Range filled = Cell::phase(P).saves;
+    constexpr int first_state = Cell::direct_hidden ? 0 : 1;
+    V share[PhaseLayout<Cell, 0>::shares], previous[states], next[states], save[save_count];
+    V parameter[Cell::unit_parameters + 1];
+    RNNCELLS_UNROLL
+    for (int k = 0; k < Cell::unit_parameters; ++k) {
+      parameter[k] = V::load(unit_parameters_ + k * layout_.padded() + unit);
+    }
+    if constexpr (P == 0) {
+      norm_.template load<Full>(values, unit, present, share);
+    } else {
+      share[0] = mul_add(load_lanes<Full>(middle + unit, present),
+                         load_lanes<Full>(middle_ + unit, present),
+                         load_lanes<Full>(middle_ + layout_.padded() + unit, present));
+    }
+    previous[0] = V(0);
+    RNNCELLS_UNROLL
+    for (int i = first_state; i < states; ++i) {
+      previous[i] = load_lanes<Full>(step.previous[i][row] + unit, present);
+    }
+    S* saved = step.saved[row] + unit;
+    RNNCELLS_UNROLL
+    for (int i = 0; i < Cell::saved; ++i) {
+      if (i < filled.first) save[i] = load_lanes<Full>(saved + i * saved_width(), present);
+    }
+    const Terms<V> terms{{call_.variant.activations}, parameter};
+    cell_forward<Cell, P>(terms, share, previous, next, save);
+    if constexpr (saves) {
+      RNNCELLS_UNROLL
+      for (int i = 0; i < Cell::saved; ++i) {
+        if (filled.first > i || i >= filled.end()) continue;
+        store_lanes<Full>(save[i], saved + i * saved_width(), present);
+      }
+    }
+    if constexpr (P < Cell::phases - 1) {
+      store_lanes<Full>(rounded<S>(save[Cell::phase(1).operand]), middle + unit, present);
+    } else {
+      RNNCELLS_UNROLL
+      for (int i = 0; i < states; ++i) {
+        store_lanes<Full>(next[i], step.made[i][row] + unit, present);
+      }
+    }
+  }
+
   // The cell on one vector of units and the rows of a tile, `count` vectors of units wide.
   template <int P, bool Full>
   RNNCELLS_INLINE void run_cell(const Step& step, int64_t first, int64_t height, int64_t unit,
@@ -518,12 +620,14 @@ class ForwardPass {
   const Sizes size_;
   const TimeSteps steps_;
   const ShareLayout<Cell, T> layout_;
-  const bool fused_, projected_;
+  const bool normed_, fused_, projected_;
   const bool gathers_;        // whether an operand is a copy of the rows that it is made of
   const bool masks_, zones_;  // see Variant
   const int made_slot_;       // of the reserve, for what zoneout mixes
   const int slots_;           // of the reserve
   const bool keeps_states_;   // those besides the output, and nothing else
+  const NormedShares<Cell, S> norm_;
+  const Buffer<T> middle_;  // the scale and the shift of what the cell normalises itself
   const PackedWeights<Cell, S> where_;
   const Buffer<T> own_;
   Buffer<S> zeros_;

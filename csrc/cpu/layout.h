@@ -17,7 +17,12 @@ template <class Cell>
 constexpr void check_cell() {
   static_assert(Cell::states >= 1 && Cell::states <= max_states, "too many states");
   static_assert(Cell::unit_parameters == 0 || Cell::open, "they come with Terms");
-  static_assert(!Cell::row_statistics, "the CPU engine has no row statistics yet");
+}
+
+template <class Cell>
+constexpr bool has_middle() {
+  if constexpr (Cell::open) return Cell::middle;
+  return false;
 }
 
 template <class Cell, int P>

@@ -52,12 +52,19 @@ class WeightGradients {
   }
 
   // Adds the time steps [first_time, end_time). gradients: [rows, shares * H]; output_gradients,
-  // with a projection: [rows, P]; saved: their rows of the reserve.
+  // with a projection: [rows, P]; saved: their rows of the reserve. Where they differ, those of the
+  // input's shares, and of the shares once biases were added, [rows, shares * H].
   void add(int64_t first_time, int64_t end_time, const T* gradients, const T* output_gradients,
-           const S* saved) {
+           const S* saved, const T* input_gradients, const T* bias_gradients) {
     const Chunk chunk{
-        first_time, end_time,         steps_.offset(end_time) - steps_.offset(first_time),
-        gradients,  output_gradients, saved};
+        first_time,
+        end_time,
+        steps_.offset(end_time) - steps_.offset(first_time),
+        gradients,
+        output_gradients,
+        saved,
+        input_gradients == nullptr ? gradients : input_gradients,
+        bias_gradients == nullptr || input_gradients == nullptr ? gradients : bias_gradients};
     int64_t work = wants_bias_ ? chunk.rows * width_ : 0;
     for (int weight = 0; weight < weights; ++weight) {
       if (wants(weight)) work += chunk.rows * weight_rows(weight) * columns(weight);
@@ -96,6 +103,7 @@ class WeightGradients {
     int64_t first_time, end_time, rows;
     const T *gradients, *output_gradients;
     const S* saved;
+    const T *input_gradients, *bias_gradients;
   };
 
   bool wants(int weight) const { return results_[weight] != nullptr; }
@@ -175,7 +183,8 @@ class WeightGradients {
   // one product, with the rows [hidden state before the step, input, 1]. It is taken whichever of
   // them are asked for, so that none changes by a bit with what else is.
   bool can_join() const {
-    return Cell::phases == 1 && call_.weights.projection == nullptr && size_.units <= widest &&
+    return Cell::phases == 1 && call_.variant.norm == Norm::none &&
+           call_.weights.projection == nullptr && size_.units <= widest &&
            size_.units + size_.inputs + 1 <= joined_width() &&
            (wants_bias_ || wants(input) || wants(recurrent));
   }
@@ -265,8 +274,10 @@ class WeightGradients {
       constexpr Phase phase = Cell::phase(P);
       if (weight == input) {
         const auto row_at = [&](int64_t k) { return x_rows_.get()[k]; };
-        multiply(input, phase, phase.input, chunk.gradients, width_, size_.units, row_at,
+        multiply(input, phase, phase.input, chunk.input_gradients, width_, size_.units, row_at,
                  call_.x_column_stride, chunk.rows, column, split, space, touched);
+      } else if constexpr (phase.recurrent.count == 0) {
+        return;  // a row to normalise
       } else if constexpr (phase.operand >= 0) {
         const int64_t width = slots_ * size_.units;
         const S* operand = chunk.saved + phase.operand * size_.units;
@@ -318,7 +329,7 @@ class WeightGradients {
       V sums[4] = {V(0), V(0), V(0), V(0)};
       for (int64_t row = 0; row < chunk.rows; ++row) {
         V& sum = sums[row & 3];
-        sum = sum + V::load(chunk.gradients + row * width_ + j, present);
+        sum = sum + V::load(chunk.bias_gradients + row * width_ + j, present);
       }
       const V total = (sums[0] + sums[1]) + (sums[2] + sums[3]);
       (V::load(bias_sums_ + j, present) + total).store(bias_sums_ + j, present);
