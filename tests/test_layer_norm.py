@@ -75,9 +75,10 @@ def run_specified(name: str, varied: Varied) -> Any:
 
 
 def close(actual: dict[str, Tensor], expected: dict[str, Tensor], dtype: torch.dtype) -> None:
-    """Norms divide by a standard deviation: relative errors grow by a small factor, and no sum is
-    longer than those of rnncells.testing.tolerance's; so a factor on eps, on the largest value."""
-    eps = torch.finfo(dtype).eps * (100 if dtype == torch.float64 else 300)
+    """A norm divides by a standard deviation, here down to a hundredth, and its gradient does so
+    again where norms follow each other: rounding errors grow so much. Held to a thousand eps of the
+    largest value."""
+    eps = 1000 * torch.finfo(dtype).eps
     for name, value in expected.items():
         scale = max(1.0, float(value.abs().max()))
         error = float((actual[name].double() - value.double()).abs().max()) / scale

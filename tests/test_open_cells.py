@@ -22,7 +22,10 @@ SEED = torch.tensor([77])
 SMOOTH = ("tanh", "sigmoid", "silu", "softsign", "identity")
 KINKED = ("relu", "hard_sigmoid")  # a rounding may change the gradient by all of its value
 
-open_cells = pytest.mark.parametrize("name", ENGINE_CELLS)
+# Those that normalise a row of their own: test_layer_norm.
+open_cells = pytest.mark.parametrize(
+    "name", [name for name in ENGINE_CELLS if not _C.cells()[name]["middle"]]
+)
 
 
 def open_problem(name: str, *sizes: int, text: str = "", **options: Any) -> Problem:
