@@ -203,7 +203,7 @@ def test_compiled_and_frozen(kind: Layer) -> None:
 
 def test_the_seeds_cell() -> None:
     """LNSimpleRNNCell: one norm on the sum, before tanh, is torch's LayerNorm by hand."""
-    layer = rnncells.SimpleRNN(3, 5, layer_norm="preactivation")
+    layer: Any = rnncells.SimpleRNN(3, 5, layer_norm="preactivation")
     x = torch.randn(4, 2, 3)
     h = torch.zeros(2, 5)
     for t in range(4):
