@@ -95,7 +95,7 @@ def test_shapes_of_the_course(steps: int) -> None:
 
 
 def test_normalised_cells_and_recurrent_dropout_learn() -> None:
-    """Table row 16: a layer-normalised simple cell, with recurrent dropout, beats the last value."""
+    """Table row 16: a layer-normalised simple cell with recurrent dropout beats the last value."""
     series = generate_time_series(600, 51)
     train, validation = series[:500], series[500:]
     naive = (validation[:, 50] - validation[:, 49]).square().mean()
