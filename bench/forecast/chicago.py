@@ -153,7 +153,9 @@ def next_type(panel: Panel) -> Panel:
     return replace(panel.with_values(values), past=(*panel.past, *panel.future), future=())
 
 
-def baselines(job: str, data: Ridership, figures: tuple[float | None, float | None]) -> list[Row]:
+def baselines(
+    job: str, data: Ridership, figures: tuple[float | None, float | None], note: str = ""
+) -> list[Row]:
     """Last week's days again, and the line, fitted with a little ridge."""
     batch = data.to_vector.batch()
     line = LeastSquares.fit(batch.x, batch.y, ridge=1.0, future=batch.future)
@@ -212,7 +214,7 @@ def two_weeks(run: Run, riders: Panel) -> Iterator[Row]:
     """Fourteen days ahead: the mean over all of them, and each."""
     panel = riders.roles(["rail"], ["bus"], riders.future)
     data, book = Ridership(panel, 14), Ridership(next_type(panel), 14)
-    lines = baselines(AHEAD, data, (None, None))
+    lines = baselines(AHEAD, data, (None, None), "knows the types of all 14 days, too")
     yield from lines
     plain = network("simple_rnn", 5, 14, residual=False)
     lstm, known = network("lstm", 5, 14), network("lstm", 5, 14, known=3)
