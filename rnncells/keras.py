@@ -1,9 +1,10 @@
 """From Keras's recurrent layers to ours, and back. Keras itself is not imported.
 
 Keras keeps a kernel [I, gates * H], a recurrent kernel [H, gates * H], and a bias [gates * H], or,
-in a GRU that resets after the product, [2, gates * H], of the input and of the recurrent part. Ours
-are the transposes, with two biases: where Keras has one, it is ``bias_ih``, and ``bias_hh`` is 0.
-The LSTM's gates are in the same order (i, f, g, o), the GRU's are z, r, n there and r, z, n here.
+in a GRU that resets after the product, [2, gates * H], of the input and of the recurrent part.
+Ours are the transposes, with two biases: where Keras has one, it is ``bias_ih``, and ``bias_hh`` is
+0. The LSTM's gates are in the same order (i, f, g, o), the GRU's are z, r, n there and r, z, n
+here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from rnncells.layers import GRU, LSTM, SimpleRNN
 from rnncells.recurrent import RecurrentLayer
+from rnncells.reference import ACTIVATIONS
 
 __all__ = ["from_keras", "load_keras_weights", "to_keras_weights"]
 
@@ -32,9 +34,11 @@ def from_keras(
 ) -> RecurrentLayer:
     """A layer of ours that computes what a layer of Keras does, with its weights.
 
-    ``return_sequences``, ``go_backwards`` and ``stateful`` are taken over; the result is
-    ``batch_first``, as Keras's layers are. Called with x [B, T, I] it returns, as all of ours do,
-    the outputs and the last states: ``from_keras(layer)(x)[0]`` is Keras's ``layer(x)``.
+    ``return_sequences``, ``go_backwards``, ``stateful``, ``reset_after``, the activations and the
+    two dropouts (``dropout`` is our ``input_dropout``) are taken over; the result is
+    ``batch_first``, as Keras's layers are. Masks come of torch's generator, not Keras's. Called
+    with x [B, T, I] it returns, as all of ours do, the outputs and the last states:
+    ``from_keras(layer)(x)[0]`` is Keras's ``layer(x)``.
 
     Args:
         layer: a built ``keras.layers.SimpleRNN``, ``LSTM`` or ``GRU``, or a ``Bidirectional`` of
@@ -44,16 +48,27 @@ def from_keras(
     Raises:
         TypeError: it is no such layer.
         ValueError: it is not built yet.
-        NotImplementedError: it has an option that our layers do not have. The weights of layers
-            that differ in training alone (dropout) :func:`load_keras_weights` takes.
+        NotImplementedError: it has an option that our layers do not have.
     """
     kind, config = _read(layer)
     weights = layer.get_weights()
     if not weights:
         raise ValueError("layer: expected one that is built, got one without weights; call it once")
     options = {name: config[name] for name in ("return_sequences", "go_backwards", "stateful")}
-    if kind == "SimpleRNN":
-        options["nonlinearity"] = config["activation"]
+    options |= {
+        "activation": _ACTIVATIONS[config["activation"]],
+        "input_dropout": config["dropout"],
+        "recurrent_dropout": config["recurrent_dropout"],
+    }
+    if options["activation"] == "tanh":
+        options["activation"] = None  # our own
+    if kind == "SimpleRNN" and options["activation"] == "relu":
+        options |= {"nonlinearity": "relu", "activation": None}
+    if kind != "SimpleRNN":
+        gate = _ACTIVATIONS[config["recurrent_activation"]]
+        options["recurrent_activation"] = None if gate == "sigmoid" else gate
+    if kind == "GRU":
+        options["reset_after"] = config["reset_after"]
     ours = _LAYERS[kind](
         len(weights[0]),
         config["units"],
@@ -91,7 +106,7 @@ def load_keras_weights(layer: RecurrentLayer, weights: Sequence[Any]) -> None:
     copies = []
     for k, parameters in enumerate(groups):
         own = [torch.as_tensor(value) for value in weights[each * k : each * (k + 1)]]
-        _check_shapes(own, _shapes(layer._cell, parameters), each * k)
+        _check_shapes(own, _shapes(layer, parameters), each * k)
         copies += list(zip(parameters, from_keras_order(layer._cell, own), strict=True))
     with torch.no_grad():
         for parameter, value in copies:
@@ -108,7 +123,8 @@ def to_keras_weights(layer: RecurrentLayer) -> list[Any]:
     """
     arrays = []
     for parameters in _directions(layer):
-        for value in to_keras_order(layer._cell, [p.detach().cpu() for p in parameters]):
+        own = [p.detach().cpu() for p in parameters]
+        for value in to_keras_order(layer._cell, own, layer.reset_after):
             known = value.float() if value.dtype == torch.bfloat16 else value  # NumPy has none
             arrays.append(known.contiguous().numpy())
     return arrays
@@ -149,13 +165,17 @@ def _directions(layer: RecurrentLayer) -> Iterator[list[Tensor]]:
         raise TypeError(f"layer: expected one of rnncells' layers, got {type(layer).__name__}")
     if layer.proj_size:
         raise NotImplementedError("layer: Keras has no LSTM with a projection (proj_size)")
+    for name in ("peephole", "coupled", "layer_norm"):
+        if getattr(layer, name):
+            raise NotImplementedError(f"layer: Keras has no layer with {name}")
     for names in layer._all_weights:
         yield [getattr(layer, name) for name in names]
 
 
-def _shapes(cell: str, parameters: Sequence[Tensor]) -> list[tuple[int, ...]]:
+def _shapes(layer: RecurrentLayer, parameters: Sequence[Tensor]) -> list[tuple[int, ...]]:
     """The shapes that Keras's arrays have for a direction."""
-    return [tuple(value.shape) for value in to_keras_order(cell, parameters)]
+    found = to_keras_order(layer._cell, parameters, layer.reset_after)
+    return [tuple(value.shape) for value in found]
 
 
 def _check_shapes(found: Sequence[Tensor], expected: Sequence[tuple[int, ...]], first: int) -> None:
@@ -186,7 +206,16 @@ def _read(layer: Any) -> tuple[str, dict[str, Any]]:
     return kind, config
 
 
-_KEPT = ("units", "use_bias", "return_sequences", "go_backwards", "stateful", "activation")
+_KEPT = (
+    *("units", "use_bias", "return_sequences", "go_backwards", "stateful", "activation"),
+    *("recurrent_activation", "reset_after", "dropout", "recurrent_dropout"),
+)
+# Keras's names of activations, and ours.
+_ACTIVATIONS = {name: name for name in ACTIVATIONS if name != "identity"} | {
+    "swish": "silu",
+    "linear": "identity",
+    None: "identity",
+}
 
 
 def _read_one(layer: Any) -> tuple[str, dict[str, Any]]:
@@ -197,21 +226,8 @@ def _read_one(layer: Any) -> tuple[str, dict[str, Any]]:
             f"got {kind}"
         )
     config: Mapping[str, Any] = layer.get_config()
-    known = {"activation": ("tanh", "relu") if kind == "SimpleRNN" else ("tanh",)}
-    if kind != "SimpleRNN":
-        known["recurrent_activation"] = ("sigmoid",)
-    for name, values in known.items():
-        if config[name] not in values:
-            raise NotImplementedError(
-                f"{name}: expected {' or '.join(values)}, which {kind} has here, "
-                f"got {config[name]!r}"
-            )
-    if not config.get("reset_after", True):
-        raise NotImplementedError("reset_after: our GRU resets after the product, got False")
-    for name in ("dropout", "recurrent_dropout"):
-        if config[name]:
-            raise NotImplementedError(
-                f"{name}: our layers have none of Keras's, got {config[name]}; to take over the "
-                "weights alone use load_keras_weights"
-            )
-    return kind, {name: config[name] for name in _KEPT}
+    for name in ("activation", "recurrent_activation"):
+        if name in config and config[name] not in _ACTIVATIONS:
+            known = ", ".join(map(str, _ACTIVATIONS))
+            raise NotImplementedError(f"{name}: expected one of {known}; got {config[name]!r}")
+    return kind, {name: config[name] for name in _KEPT if name in config}
