@@ -18,8 +18,14 @@ inline int cell_of(const std::string& name) {
 }
 
 inline CellFacts facts_of(const gpu::CellTraits& cell) {
-  return {cell.name,          cell.gates,    cell.states, cell.phases,
-          cell.reserve_slots, cell.projects, 0,           false};
+  CellFacts facts{};
+  facts.name = cell.name;
+  facts.gates = cell.gates;
+  facts.states = cell.states;
+  facts.phases = cell.phases;
+  facts.reserve_slots = cell.reserve_slots;
+  facts.projects = cell.projects;
+  return facts;
 }
 
 // With `recompute` nothing is kept: BPTT runs the whole forward pass once more.
