@@ -14,7 +14,7 @@ from rnncells.reference.variants import PLAIN, Terms, Variant
 Step = Callable[..., States]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # neither frozen nor with an object as a default: Dynamo of torch 2.11
 class Cell:
     """A cell as the specification knows it: its step, and the order of its gates and states.
 
@@ -26,14 +26,14 @@ class Cell:
         gates, states: their names, in order; the hidden state is the first.
         extras: further parameters: their names, and how many times H each has. They come last in
             the list of a direction's weights.
-        variant: its options.
+        variant: its options; None for none.
     """
 
     step: Step
     gates: tuple[str, ...]
     states: tuple[str, ...]
     extras: tuple[tuple[str, int], ...] = ()
-    variant: Variant = PLAIN
+    variant: Variant | None = None
 
     def __post_init__(self) -> None:
         named: dict[str, object] = {"gates": self.gates, "states": self.states}
@@ -52,10 +52,10 @@ class Cell:
         *extras: Tensor,
         mask: Tensor | None = None,
     ) -> States:
-        if self.variant == PLAIN and mask is None and not extras:
+        if (self.variant or PLAIN) == PLAIN and mask is None and not extras:
             return self.step(x, states, w_ih, w_hh, b_ih, b_hh)
         named = zip([name for name, _ in self.extras], extras, strict=True)
-        terms = Terms(self.variant, dict(named), mask)
+        terms = Terms(self.variant or PLAIN, dict(named), mask)
         return self.step(x, states, w_ih, w_hh, b_ih, b_hh, terms=terms)
 
 

@@ -54,7 +54,8 @@ def trajectory(
     """
     declared = declaration(cell)
     own, projection, extras = _sorted(weights, len(declared.extras))
-    rates = (*declared.variant.zoneout, 0.0, 0.0)[: len(declared.states)]
+    variant = declared.variant or PLAIN
+    rates = (*variant.zoneout, 0.0, 0.0)[: len(declared.states)]
     after_each: list[States] = []
     steps = x.shape[0]
     for t in reversed(range(steps)) if reverse else range(steps):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -80,7 +80,7 @@ class Variant:
 PLAIN = Variant()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Terms:
     """What a step is taken with beside its weights and biases.
 
@@ -93,9 +93,9 @@ class Terms:
             carries over unit by unit, as ``z * h`` in the GRU, is not dropped (as in Keras).
     """
 
-    variant: Variant = PLAIN
-    extras: Mapping[str, Tensor] = field(default_factory=dict)
-    mask: Tensor | None = None
+    variant: Variant
+    extras: Mapping[str, Tensor]
+    mask: Tensor | None
 
     def dropped(self, h: Tensor) -> Tensor:
         """``h`` as the products see it."""
@@ -156,7 +156,7 @@ class Terms:
         return layer_norm(a, a.shape[-1:], self.extras[scale], shift, LAYER_NORM_EPS)
 
 
-PLAIN_TERMS = Terms()
+PLAIN_TERMS = Terms(PLAIN, {}, None)
 
 
 def zoned_out(after: Tensor, before: Tensor, rate: float, kept: Tensor | None) -> Tensor:
