@@ -188,7 +188,8 @@ def reference_layer(
     if not is_varied(varied) and cell not in ENGINE_CELLS:
         return reference.layer(x, states, weights, cell, *rest)
     declared = declare(cell, varied.variant)
-    if cell in ("lstm_open", "lstm_coupled") and declared.variant.layer_norm is not None:
+    normed = declared.variant is not None and declared.variant.layer_norm is not None
+    if cell in ("lstm_open", "lstm_coupled") and normed:
         each = len(weights) // (2 if bidirectional else 1)  # without the peepholes, zeros
         weights = [weight for k, weight in enumerate(weights) if k % each != each - 1]
     steps, batch = x.shape[:2]

@@ -218,7 +218,9 @@ def test_every_layer_has_its_cell() -> None:
     for kind, norm in itertools.product(KINDS, ("gates", "preactivation")):
         layer: Any = kind(3, 5, layer_norm=norm)
         variant = layer._variant
-        assert declare(variant.cell, variant.inference).variant.layer_norm == norm
+        declared = declare(variant.cell, variant.inference).variant
+        assert declared is not None
+        assert declared.layer_norm == norm
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from rnncells.reference.variants import PLAIN, Terms, Variant
 Step = Callable[..., States]
 
 
-@dataclass(eq=False)  # neither frozen nor with an object as a default: Dynamo of torch 2.11
+@dataclass(eq=False)  # neither frozen nor with an object as a default: torch 2.11 traces it
 class Cell:
     """A cell as the specification knows it: its step, and the order of its gates and states.
 
