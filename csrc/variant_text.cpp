@@ -56,8 +56,8 @@ bool has_norm(const CellFacts& cell, Norm norm) {
 
 Variant read_variant(const std::string& text, const CellFacts& cell) {
   Variant variant;
+  if (text.empty() && has_norm(cell, variant.norm)) return variant;
   for (const std::string_view part : split(text, ';')) {
-    if (text.empty()) break;
     const size_t equals = part.find('=');
     const std::string_view name = part.substr(0, equals);
     const std::string_view value =

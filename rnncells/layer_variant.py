@@ -26,6 +26,8 @@ class LayerVariant(NamedTuple):
         input_dropout, weight_dropout: rates in training.
         has_peephole: whether the cell's values per unit are parameters of the layer; where the
             engine's cell has some and the layer has none, they are zeros.
+        plain: whether there is nothing but the plain recurrence, ever.
+        draws: whether training draws masks.
     """
 
     cell: str
@@ -34,20 +36,8 @@ class LayerVariant(NamedTuple):
     input_dropout: float
     weight_dropout: float
     has_peephole: bool
-
-    @property
-    def plain(self) -> bool:
-        """Whether there is nothing but the plain recurrence, ever."""
-        return self == LayerVariant(self.cell, "", "", 0.0, 0.0, False) and (
-            self.cell not in ENGINE_CELLS
-        )
-
-    @property
-    def draws(self) -> bool:
-        """Whether training draws masks."""
-        said = self.training
-        drawn = "recurrent_dropout" in said or "zoneout" in said
-        return drawn or bool(self.input_dropout or self.weight_dropout)
+    plain: bool
+    draws: bool
 
     def call(self, training: bool, seed: Tensor | None, resets: Tensor | None) -> Varied:
         """What one call of the operators is told."""
@@ -81,14 +71,12 @@ def find_variant(cell: str, options: Mapping[str, Any]) -> LayerVariant:
     zoneout = options["zoneout"]
     rates = zoneout if isinstance(zoneout, tuple) else (zoneout,) * (2 if cell == "lstm" else 1)
     always = Text(zoneout=rates, activation=activation, recurrent_activation=gate, layer_norm=norm)
-    training = always._replace(recurrent_dropout=options["recurrent_dropout"])
+    training = write(always._replace(recurrent_dropout=options["recurrent_dropout"]))
+    inputs, recurrent = options["input_dropout"], options["weight_dropout"]
+    draws = bool("dropout" in training or "zoneout" in training or inputs or recurrent)
+    plain = not training and not draws and engine not in ENGINE_CELLS
     return LayerVariant(
-        engine,
-        write(training),
-        write(always),
-        options["input_dropout"],
-        options["weight_dropout"],
-        options["peephole"],
+        engine, training, write(always), inputs, recurrent, options["peephole"], plain, draws
     )
 
 

@@ -200,15 +200,18 @@ class RecurrentLayer(DeclaredLayer):
         else:
             calls = self._calls(x, resets)
         if self.num_layers == 1:
-            x, own, pack = self._masked(x, weights[0], packs[0], batch_sizes, calls[0])
+            own, pack = weights[0], packs[0]
+            if (seed := calls[0].seed) is not None:
+                x, own, pack = self._masked(x, own, pack, batch_sizes, seed)
             return run_layer(x, states, own, *kind, pack, calls[0])
         split = [state.split(2 if self.bidirectional else 1) for state in states]
         lasts = []
         for k in range(self.num_layers):
             if k > 0 and self.training and self.dropout != 0:
                 x = drop(x, self.dropout)
-            before = [state[k] for state in split]
-            x, own, pack = self._masked(x, weights[k], packs[k], batch_sizes, calls[k])
+            before, own, pack = [state[k] for state in split], weights[k], packs[k]
+            if (seed := calls[k].seed) is not None:
+                x, own, pack = self._masked(x, own, pack, batch_sizes, seed)
             x, last = run_layer(x, before, own, *kind, pack, calls[k])
             lasts.append(last)
         return x, [torch.cat(state) for state in zip(*lasts, strict=True)]
@@ -226,18 +229,16 @@ class RecurrentLayer(DeclaredLayer):
         weights: list[Tensor],
         pack: Tensor | None,
         batch_sizes: Tensor | None,
-        call: Varied,
+        seed: Tensor,
     ) -> tuple[Tensor, list[Tensor], Tensor | None]:
         """The input and the weights of a layer under the masks of this call, and the weights packed
         where they still are the same."""
-        if call.seed is None:
-            return x, weights, pack
         if self.input_dropout:
-            x = drop_input(x, batch_sizes, call.seed, self.input_dropout)
+            x = drop_input(x, batch_sizes, seed, self.input_dropout)
         if self.weight_dropout:
             directions = 2 if self.bidirectional else 1
             rate = self.weight_dropout
-            weights, pack = drop_recurrent_weights(weights, directions, call.seed, rate), None
+            weights, pack = drop_recurrent_weights(weights, directions, seed, rate), None
         return x, weights, pack
 
     def _check_input(self, x: Tensor) -> None:

@@ -21,11 +21,17 @@ template <class T>
 class Buffer {
  public:
   explicit Buffer(int64_t size) {
-    const size_t bytes = static_cast<size_t>(ceil_divide(larger(size, 1) * sizeof(T), 64) * 64);
+    if (size == 0) {
+      data_ = reinterpret_cast<T*>(nothing);
+      return;
+    }
+    const size_t bytes = static_cast<size_t>(ceil_divide(size * sizeof(T), 64) * 64);
     data_ = static_cast<T*>(std::aligned_alloc(64, bytes));
     if (data_ == nullptr) throw std::bad_alloc();
   }
-  ~Buffer() { std::free(data_); }
+  ~Buffer() {
+    if (static_cast<const void*>(data_) != nothing) std::free(data_);
+  }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
 
@@ -36,6 +42,9 @@ class Buffer {
   }
 
  private:
+  // What an empty one points to: many passes have many that only a variant fills.
+  alignas(64) inline static unsigned char nothing[64];
+
   T* data_;
 };
 
