@@ -71,6 +71,10 @@ Variant read_variant(const std::string& text, const CellFacts& cell) {
                     std::to_string(cell.states) + " states");
       }
       for (size_t i = 0; i < rates.size(); ++i) variant.zoneout[i] = read_rate(name, rates[i]);
+    } else if (name == "states" && value == "all") {
+      variant.whole_states = true;
+    } else if (name == "outputs" && value == "last") {
+      variant.last_only = true;
     } else if (cell.open && name == "layer_norm" &&
                (value == "gates" || value == "preactivation")) {
       variant.norm = value == "gates" ? Norm::gates : Norm::preactivation;
@@ -80,7 +84,7 @@ Variant read_variant(const std::string& text, const CellFacts& cell) {
       variant.activations.of_gate = read_activation(name, value);
     } else {
       refuse_text("'" + std::string(name) + "' is unknown to the cell '" + cell.name +
-                  "'; known: recurrent_dropout, zoneout" +
+                  "'; known: recurrent_dropout, zoneout, states, outputs" +
                   (cell.open ? ", activation, recurrent_activation, layer_norm" : ""));
     }
   }
