@@ -60,7 +60,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--jobs: expected some of {', '.join(JOBS)}, got {unknown[0]}")
     least = 0 if options.timing else 1
     if min(options.threads, options.epochs or 1) < 1 or options.seeds < least:
-        parser.error("--threads and --epochs are at least 1, and so is --seeds, or with --timing 0")
+        parser.error("--threads, --seeds and --epochs are at least 1; --seeds 0 with --timing")
     return options
 
 
