@@ -216,9 +216,9 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor> layer_forward(
   const Layer layer(
       {x, states, weights, lengths, batch_sizes, cell, bidirectional, rowwise, recompute}, variant,
       seed, resets);
-  const Tensor y = empty(layer.variant.last_only && !save ? layer.two_step_sizes()
-                                                          : layer.output_sizes(),
-                         layer.dtype);
+  const Tensor y =
+      empty(layer.variant.last_only && !save ? layer.two_step_sizes() : layer.output_sizes(),
+            layer.dtype);
   std::vector<Tensor> last;
   for (int i = 0; i < layer.facts.states; ++i) {
     last.push_back(empty(layer.state_sizes(i), layer.dtype));

@@ -71,8 +71,8 @@ struct Variant {
   double recurrent_dropout = 0;     // of what the recurrent products multiply: one mask a sequence
   double zoneout[max_states] = {};  // the probability that a unit's state stays, step by step
   int64_t first_time = 0;           // the time step, in resets and draws, of the call's first one
-  bool whole_states = false;  // every state of every time step is asked for, not h alone
-  bool last_only = false;     // y is not asked for: what keeps nothing has room for two time steps
+  bool whole_states = false;        // every state of every time step is asked for, not h alone
+  bool last_only = false;  // y is not asked for: what keeps nothing has room for two time steps
 
   bool masks() const { return draws && recurrent_dropout > 0; }
   bool zones() const {
