@@ -56,8 +56,9 @@ bool has_norm(const CellFacts& cell, Norm norm) {
 
 Variant read_variant(const std::string& text, const CellFacts& cell) {
   Variant variant;
-  if (text.empty() && has_norm(cell, variant.norm)) return variant;
-  for (const std::string_view part : split(text, ';')) {
+  const std::vector<std::string_view> parts =
+      text.empty() ? std::vector<std::string_view>() : split(text, ';');
+  for (const std::string_view part : parts) {
     const size_t equals = part.find('=');
     const std::string_view name = part.substr(0, equals);
     const std::string_view value =
