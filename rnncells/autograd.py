@@ -42,17 +42,15 @@ class _EagerLayer(Function):
     ) -> tuple[Tensor, ...]:
         given, weights = list(tensors[:states]), list(tensors[states:])
         inputs = x, given, weights, lengths, batch_sizes
+        ctx.varied = is_varied(varied)
+        # Each argument costs: the last ones are given where they say something.
+        rest = (False, recompute, None, *varied) if ctx.varied or recompute else ()
         with BelowAutograd():
-            y, last, reserve = layer_forward(
-                *inputs,
-                *(cell, bidirectional, True, False, False, recompute, None),
-                *varied,
-            )
+            y, last, reserve = layer_forward(*inputs, cell, bidirectional, True, False, *rest)
         ctx.cell, ctx.bidirectional, ctx.states = cell, bidirectional, states
         ctx.recompute, ctx.variant = recompute, varied.variant
         # The caller may change the output in place: saved as itself it would be refused then.
         ctx.changes, ctx.unchanged = _changes_of(y), y._version
-        ctx.varied = is_varied(varied)
         drawn = varied[1:] if ctx.varied else ()
         ctx.save_for_backward(lengths, batch_sizes, y.data, reserve, x, *tensors, *drawn)
         ctx.set_materialize_grads(False)
