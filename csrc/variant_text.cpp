@@ -56,6 +56,7 @@ bool has_norm(const CellFacts& cell, Norm norm) {
 
 Variant read_variant(const std::string& text, const CellFacts& cell) {
   Variant variant;
+  variant.activations = cell.activations;
   if (text.empty() && has_norm(cell, variant.norm)) return variant;
   for (const std::string_view part : split(text, ';')) {
     const size_t equals = part.find('=');

@@ -157,7 +157,8 @@ class RecurrentLayer(DeclaredLayer):
     ) -> tuple[Any, list[Any]]:
         given = {"lengths": lengths} if resets is None else {"lengths": lengths, "resets": resets}
         out: Any = leaf(self, input, states, **given)
-        return out[0], [out[1]] if len(self._state_widths) == 1 else [out[1][0], out[1][1]]
+        count = len(self._state_widths)
+        return out[0], [out[1]] if count == 1 else [out[1][k] for k in range(count)]
 
     def _state_shapes(self, batch: int) -> list[tuple[int, int, int]]:
         """The shapes of the states for a batch: the hidden state's, then every other."""

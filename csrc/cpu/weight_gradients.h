@@ -94,7 +94,8 @@ class WeightGradients {
     for_phases<Cell>([&](auto index) {
       constexpr Phase phase = Cell::phase(decltype(index)::value);
       scatter_bias(phase, phase.input, call_.input_bias_gradient);
-      scatter_bias(phase, phase.recurrent, call_.recurrent_bias_gradient);
+      scatter_bias(phase, has_recurrent_product<Cell>() ? phase.recurrent : phase.shares,
+                   call_.recurrent_bias_gradient);
     });
   }
 
@@ -183,7 +184,7 @@ class WeightGradients {
   // one product, with the rows [hidden state before the step, input, 1]. It is taken whichever of
   // them are asked for, so that none changes by a bit with what else is.
   bool can_join() const {
-    return Cell::phases == 1 && call_.variant.norm == Norm::none &&
+    return Cell::phases == 1 && has_recurrent_product<Cell>() && call_.variant.norm == Norm::none &&
            call_.weights.projection == nullptr && size_.units <= widest &&
            size_.units + size_.inputs + 1 <= joined_width() &&
            (wants_bias_ || wants(input) || wants(recurrent));
