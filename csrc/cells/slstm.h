@@ -59,7 +59,7 @@ struct Slstm : UsualCell {
     const V by_input = gate.i * mul_add(dc, z, dn);
     const V by_memory = gate.f * mul_add(dc, previous[1], dn * previous[2]);
     // m' is the larger one's, and of two alike half of each, as in torch.
-    const V half = V(typename ScalarOf<V>::type(0.5));
+    const V half = V(0.5f);
     const V memory = select_less(save[0], V(0), V(1), select_less(V(0), save[0], V(0), half));
     const V input = V(1) - memory, dm = state_gradient[3];
     const V of_memory = input * by_memory + memory * (dm - by_input);
