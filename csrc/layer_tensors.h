@@ -101,7 +101,10 @@ struct LayerTensors {
   const Tensor& norm(int64_t direction, int64_t i) const {
     return weights[direction * weights_per_direction() + (bias ? 4 : 2) + projected + i];
   }
-  bool has_unit_parameters() const { return facts.unit_parameters > 0; }
+  // Behind the others; or else they are weight_hh, of a cell without a recurrent product.
+  bool has_unit_parameters() const {
+    return facts.unit_parameters > 0 && !facts.per_unit_recurrence;
+  }
 
   void check_weights() {
     const auto count = static_cast<int64_t>(weights.size());
@@ -117,9 +120,11 @@ struct LayerTensors {
                      "' cannot have a projection");
     RNNCELLS_REQUIRE(weights[0].dim() == 2, "weight_ih must have two dimensions, got ",
                      text(sizes_of(weights[0])));
-    RNNCELLS_REQUIRE(weights[1].dim() == 2, "weight_hh must have two dimensions, got ",
+    const int dimensions = facts.per_unit_recurrence ? 1 : 2;
+    RNNCELLS_REQUIRE(weights[1].dim() == dimensions, "weight_hh must have ",
+                     dimensions == 1 ? "one dimension" : "two dimensions", ", got ",
                      text(sizes_of(weights[1])));
-    size.outputs = weights[1].size(1);
+    size.outputs = dimensions == 1 ? weights[1].size(0) / facts.gates : weights[1].size(1);
     size.units = projected ? weights[1].size(0) / facts.gates : size.outputs;
     RNNCELLS_REQUIRE(size.units > 0 && size.outputs > 0, "weight_hh has no units");
     const int64_t rows = facts.gates * size.units;
@@ -127,7 +132,8 @@ struct LayerTensors {
       const int64_t first = d * weights_per_direction();
       const std::string suffix = directions > 1 ? (d == 0 ? " (forward)" : " (reverse)") : "";
       check(weights[first], "weight_ih" + suffix, {rows, x_sizes.back()});
-      check(weights[first + 1], "weight_hh" + suffix, {rows, size.outputs});
+      const std::vector<int64_t> per_unit = {rows}, product = {rows, size.outputs};
+      check(weights[first + 1], "weight_hh" + suffix, dimensions == 1 ? per_unit : product);
       if (bias) {
         check(weights[first + 2], "bias_ih" + suffix, {rows});
         check(weights[first + 3], "bias_hh" + suffix, {rows});

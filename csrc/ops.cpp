@@ -88,9 +88,14 @@ struct Layer : LayerTensors {
     w.input = data<T>(input);
     w.input_row_stride = input.stride(0);
     w.input_column_stride = input.stride(1);
-    w.recurrent = data<T>(recurrent);
-    w.recurrent_row_stride = recurrent.stride(0);
-    w.recurrent_column_stride = recurrent.stride(1);
+    if (facts.per_unit_recurrence) {
+      w.unit_parameters = data<T>(recurrent);
+      w.unit_parameter_stride = recurrent.stride(0);
+    } else {
+      w.recurrent = data<T>(recurrent);
+      w.recurrent_row_stride = recurrent.stride(0);
+      w.recurrent_column_stride = recurrent.stride(1);
+    }
     if (bias) {
       w.input_bias = data<T>(weights[first + 2]);
       w.input_bias_stride = weights[first + 2].stride(0);
@@ -108,9 +113,8 @@ struct Layer : LayerTensors {
       for (int i = 0; i < 2; ++i) w.norm[2 + i] = w.norm[i] + 2 * size.units;
     }
     if (has_unit_parameters()) {
-      RNNCELLS_REQUIRE(unit_parameters(direction).is_contiguous(),
-                       "the values per unit must be contiguous");
       w.unit_parameters = data<T>(unit_parameters(direction));
+      w.unit_parameter_stride = unit_parameters(direction).stride(0);
     }
     return w;
   }
@@ -266,7 +270,9 @@ void run_backward(const Layer& layer, const Tensor& y, const Tensor& reserve,
     }
     const int64_t first = d * layer.weights_per_direction();
     call.input_weight_gradient = target(gradients.weights[first], 0);
-    call.recurrent_weight_gradient = target(gradients.weights[first + 1], 0);
+    T* recurrent_gradient = target(gradients.weights[first + 1], 0);
+    (layer.facts.per_unit_recurrence ? call.unit_parameter_gradient
+                                     : call.recurrent_weight_gradient) = recurrent_gradient;
     if (layer.bias) {
       call.input_bias_gradient = target(gradients.weights[first + 2], 0);
       call.recurrent_bias_gradient = target(gradients.weights[first + 3], 0);

@@ -56,6 +56,7 @@ bool has_norm(const CellFacts& cell, Norm norm) {
 
 Variant read_variant(const std::string& text, const CellFacts& cell) {
   Variant variant;
+  variant.activations = cell.activations;
   const std::vector<std::string_view> parts =
       text.empty() ? std::vector<std::string_view>() : split(text, ';');
   for (const std::string_view part : parts) {

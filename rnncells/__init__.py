@@ -13,6 +13,7 @@ except ModuleNotFoundError as error:
 from rnncells.cells import GRUCell, LSTMCell, RNNCell, SimpleRNNCell
 from rnncells.convert import conversion_report, convert
 from rnncells.layers import GRU, LSTM, RNN, SimpleRNN
+from rnncells.other_layers import SLSTM, IndRNN, MinimalGatedUnit
 
 __version__: str = rnncells._C.build_info()["version"]
 
@@ -20,8 +21,11 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "SLSTM",
     "GRUCell",
+    "IndRNN",
     "LSTMCell",
+    "MinimalGatedUnit",
     "RNNCell",
     "SimpleRNN",
     "SimpleRNNCell",

@@ -44,6 +44,17 @@ def require_pair(torch_name: str, hx: object) -> None:
     raise RuntimeError(f"{torch_name} expects two hidden states (h_0, c_0), got {len(hx)}{hint}")
 
 
+def require_states(layer: str, hx: object, names: Sequence[str]) -> None:
+    """Raises where the initial states of a layer are no tuple of as many as it has: TypeError,
+    RuntimeError for their number."""
+    expected = f"{len(names)} Tensors ({', '.join(f'{name}_0' for name in names)})"
+    if not isinstance(hx, (tuple, list)):
+        kind = type(hx).__name__
+        raise TypeError(f"hx: expected a tuple of {expected}, got {kind}{_lengths_hint(hx)}")
+    if len(hx) != len(names):
+        raise RuntimeError(f"hx: {layer} expects {expected}, got {len(hx)}{_lengths_hint(hx)}")
+
+
 def _lengths_hint(hx: object) -> str:
     """What to say to who gave a layer lengths in the place of its initial states."""
     if isinstance(hx, Tensor):
@@ -228,8 +239,9 @@ def check_layer_state_ranks(states: Sequence[Tensor], rank: int) -> None:
         raise RuntimeError(
             f"For {kind} {rank}-D input, hx should also be {rank}-D but got {ranks[0]} tensor{hint}"
         )
+    which = "hx and cx" if len(states) == 2 else "the states in hx"
     raise RuntimeError(
-        f"For {kind} {rank}-D input, hx and cx should also be {rank}-D "
+        f"For {kind} {rank}-D input, {which} should also be {rank}-D "
         f"but got ({', '.join(ranks)}) tensors"
     )
 

@@ -27,12 +27,12 @@ class DeclaredLayer(StateOptions):
     """A layer's constructor and parameters, as the cell declares them.
 
     The parameters are torch.nn's: for layer k ``weight_ih_l{k}`` [gates * H, I or D * P],
-    ``weight_hh_l{k}`` [gates * H, P], with ``bias`` also ``bias_ih_l{k}`` and ``bias_hh_l{k}``
-    [gates * H], with a projection ``weight_hr_l{k}`` [P, H], layer norm's
-    (:class:`rnncells.options.LayerOptions`), and with peepholes ``weight_peephole_l{k}`` [3 * H];
-    the backward direction's end in ``_reverse``. P is the size of the outputs of one direction:
-    ``proj_size``, or H without a projection. All are drawn from U(-1/sqrt(H), 1/sqrt(H)), in
-    torch.nn's order, unless ``init`` says otherwise.
+    ``weight_hh_l{k}`` [gates * H, P] (or [gates * H], of a cell without a recurrent product), with
+    ``bias`` also ``bias_ih_l{k}`` and ``bias_hh_l{k}`` [gates * H], with a projection
+    ``weight_hr_l{k}`` [P, H], layer norm's (:class:`rnncells.options.LayerOptions`), and with
+    peepholes ``weight_peephole_l{k}`` [3 * H]; the backward direction's end in ``_reverse``. P is
+    the size of the outputs of one direction: ``proj_size``, or H without a projection. All are
+    drawn from U(-1/sqrt(H), 1/sqrt(H)), in torch.nn's order, unless ``init`` says otherwise.
     """
 
     # Layers of older states have none of their own.
@@ -109,10 +109,12 @@ class DeclaredLayer(StateOptions):
         self._variant = find_variant(self._cell, {name: getattr(self, name) for name in DEFAULTS})
         facts, units = _C.cells()[self._variant.cell], self.hidden_size
         rows = facts["gates"] * units
-        peepholes = facts["unit_parameters"] if self._variant.has_peephole else 0
+        per_unit = bool(facts["per_unit_recurrence"])  # then they are weight_hh
+        appended = 0 if per_unit else facts["unit_parameters"]
+        peepholes = appended if self._variant.has_peephole else 0
         norms = declare(self._variant.cell, self._variant.inference).extras
         norms = tuple(extra for extra in norms if extra[0].startswith("norm"))
-        self._zero_peepholes = facts["unit_parameters"] - peepholes
+        self._zero_peepholes = appended - peepholes
         outputs, projected = self.proj_size or units, self.proj_size > 0
         suffixes = ("", "_reverse") if self.bidirectional else ("",)
         self._layer_shapes: list[Shapes] = []
@@ -120,7 +122,7 @@ class DeclaredLayer(StateOptions):
         for k in range(self.num_layers):
             inputs = self.input_size if k == 0 else outputs * len(suffixes)
             sizes = rows, inputs, units, outputs, self.bias, projected
-            extra = peepholes, norms
+            extra = peepholes, per_unit, norms
             each = [direction_shapes(f"_l{k}{suffix}", *sizes, *extra) for suffix in suffixes]
             self._layer_shapes.append([shape for shapes in each for shape in shapes])
             self._all_weights += [[name for name, _ in shapes] for shapes in each]
@@ -128,9 +130,8 @@ class DeclaredLayer(StateOptions):
         others = facts["states"] - 1
         self._state_widths = [outputs, *[units] * others]
         self._plan: _C.Plan | None = None
-        plain = self._variant.plain and all(
-            getattr(self, name) == value for name, value in UNSTREAMED.items()
-        )
+        plain = self._variant.plain and not facts["units_only"]
+        plain = plain and all(getattr(self, name) == value for name, value in UNSTREAMED.items())
         if len(self._all_weights) == 1 and not projected and plain:
             names = tuple(self._flat_weights_names)
             self._plan = make_plan(self._cell, self.input_size, self.hidden_size, names)

@@ -48,7 +48,7 @@ def find_variant(cell: str, options: Mapping[str, Any]) -> LayerVariant:
     """The variant of a layer with these options, which were checked (:mod:`rnncells.options`).
 
     Args:
-        cell: the layer's: ``rnn_tanh``, ``rnn_relu``, ``lstm`` or ``gru``.
+        cell: the layer's, in ``rnncells.reference.CELLS``.
         options: their values by name.
     """
     activation, gate = options["activation"], options["recurrent_activation"]
@@ -57,6 +57,8 @@ def find_variant(cell: str, options: Mapping[str, Any]) -> LayerVariant:
         engine = "lstm_coupled"
     elif cell == "gru" and not options["reset_after"]:
         engine = "gru_reset_before"
+    elif cell == "indrnn":
+        pass  # open by itself
     elif activation is not None or gate is not None or options["peephole"]:
         engine = {"rnn_tanh": "rnn_open", "rnn_relu": "rnn_open"}.get(cell, f"{cell}_open")
         own = "relu" if cell == "rnn_relu" else "tanh"
@@ -110,9 +112,9 @@ def drop_recurrent_weights(
     dropped, each = list(weights), len(weights) // directions
     for d in range(directions):
         weight = weights[d * each + 1]
-        rows, columns = weight.shape
-        mask = torch.ops.rnncells.layer_draw.default(
-            seed, _WEIGHT_DROPOUT, d, [1, rows, columns], rate
-        )[0]
+        *rows, columns = weight.shape
+        sizes = [1, *(rows or [1]), columns]
+        mask = torch.ops.rnncells.layer_draw.default(seed, _WEIGHT_DROPOUT, d, sizes, rate)
+        mask = mask.view(weight.shape)
         dropped[d * each + 1] = weight * ((~mask).to(weight.dtype) / (1 - rate))
     return dropped

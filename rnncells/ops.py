@@ -80,9 +80,18 @@ def unit_count(cell: str, weights: Sequence[Tensor]) -> int:
     return weights[0].shape[0] // CELLS[cell]["gates"]
 
 
+def output_count(cell: str, weights: Sequence[Tensor]) -> int:
+    """P, read off the weights of a layer."""
+    if CELLS[cell]["per_unit_recurrence"]:
+        return unit_count(cell, weights)
+    return weights[1].shape[1]
+
+
 def is_projected(cell: str, weights: Sequence[Tensor], directions: int) -> bool:
     """Whether there is a projection, read off the number of weights: layer norm adds 2 or 4."""
-    return (len(weights) // directions - bool(CELLS[cell]["unit_parameters"])) % 2 == 1
+    facts = CELLS[cell]
+    last = bool(facts["unit_parameters"]) and not facts["per_unit_recurrence"]
+    return (len(weights) // directions - last) % 2 == 1
 
 
 def _on_cuda(tensor: Tensor) -> bool:
@@ -108,7 +117,7 @@ def _forward_fake(
     resets: Tensor | None = None,
 ) -> Forward:
     facts, directions = CELLS[cell], 2 if bidirectional else 1
-    units, outputs = unit_count(cell, weights), weights[1].shape[1]
+    units, outputs = unit_count(cell, weights), output_count(cell, weights)
     batch = x.shape[1] if batch_sizes is None else states[0].shape[1]
     steps = x.shape[0] if batch_sizes is None else batch_sizes.shape[0]
     said = variants.read(variant)
@@ -164,7 +173,8 @@ def _pack_fake(weights: Sequence[Tensor], cell: str, bidirectional: bool) -> Ten
     directions = 2 if bidirectional else 1
     if _on_cuda(weights[0]):
         return weights[0].new_empty((directions, 0), dtype=torch.uint8)
-    units, outputs, inputs = unit_count(cell, weights), weights[1].shape[1], weights[0].shape[1]
+    units, outputs = unit_count(cell, weights), output_count(cell, weights)
+    inputs = weights[0].shape[1]
     projected = is_projected(cell, weights, directions)
     size = _C.packed_bytes(cell, inputs, units, outputs, projected, str(weights[0].dtype)[6:])
     return weights[0].new_empty((directions, size), dtype=torch.uint8)
@@ -195,8 +205,8 @@ def _with_zeros(saved: Sequence[Any], grad_last: Sequence[Tensor | None]) -> lis
     if len(there) in (0, len(grad_last)):
         return there
     x, states, weights, _, batch_sizes, *_, cell, bidirectional = saved
-    units, outputs, count = unit_count(cell, weights), weights[1].shape[1], CELLS[cell]["states"]
-    directions = 2 if bidirectional else 1
+    units, outputs = unit_count(cell, weights), output_count(cell, weights)
+    count, directions = CELLS[cell]["states"], 2 if bidirectional else 1
     batch = x.shape[1] if batch_sizes is None else states[0].shape[1]
     sizes = [(directions, batch, outputs), *[(directions, batch, units)] * (count - 1)]
     sizes += [(*x.shape[:-1], directions * units)] * (len(grad_last) - count)
@@ -411,7 +421,7 @@ def _row_by_row(
         return True
     steps, batch, inputs = (size for place, size in enumerate(x.shape) if place != dim)
     units = unit_count(cell, weights)
-    projected = weights[1].shape[1] != units
+    projected = output_count(cell, weights) != units
     return projected or _C.regime(cell, steps, batch, inputs, units, True) == "units"
 
 

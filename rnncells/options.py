@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from rnncells.parameters import INITS
-from rnncells.reference import ACTIVATIONS
+from rnncells.reference import ACTIVATIONS, CELLS
 
 __all__ = ["DEFAULTS", "LayerOptions", "described", "read_options"]
 
@@ -36,7 +36,7 @@ class LayerOptions(TypedDict, total=False):
         and Socher 2018, "Regularizing and optimizing LSTM language models", section 3).
     zoneout: the probability of a unit to keep its state, step by step; in evaluation the states
         are mixed so (Krueger et al. 2017, "Zoneout", section 3). For the LSTM one number for h and
-        c, or a pair.
+        c, or a pair; for every other cell of h.
     activation, recurrent_activation: of the candidate and the output, and of the gates: names in
         ``rnncells.reference.ACTIVATIONS``. None for the cell's own, tanh and sigmoid.
     layer_norm: ``"gates"`` normalises ``W_ih x`` and ``W_hh h`` apart, each over all gates, with
@@ -51,9 +51,10 @@ class LayerOptions(TypedDict, total=False):
         i, f and o (Gers and Schmidhuber 2000).
     coupled: of the LSTM: no input gate, ``i = 1 - f`` (Greff et al. 2017, CIFG): the gates are f,
         g, o, and the peepholes f and o.
-    forget_bias: of the LSTM: added to the forget gate's ``bias_ih`` when the parameters are drawn
-        (Jozefowicz, Zaremba and Sutskever 2015, "An empirical exploration of recurrent network
-        architectures"). None for what ``init`` says: 1 for ``"keras"``, otherwise 0.
+    forget_bias: of the LSTM and the sLSTM: added to the forget gate's ``bias_ih`` when the
+        parameters are drawn (Jozefowicz, Zaremba and Sutskever 2015, "An empirical exploration of
+        recurrent network architectures"). None for what ``init`` says: 1 for the LSTM with
+        ``"keras"``, otherwise 0.
     """
 
     recompute: bool
@@ -95,6 +96,10 @@ DEFAULTS: LayerOptions = {
     "coupled": False,
 }
 
+# The cells of which an activation can be chosen, and those with layer norm.
+_NORMED = ("rnn_tanh", "rnn_relu", "lstm", "gru")
+_OPEN = {"activation": (*_NORMED, "indrnn"), "recurrent_activation": ("lstm", "gru")}
+
 _FLAGS = tuple(name for name, value in DEFAULTS.items() if isinstance(value, bool))
 
 
@@ -121,6 +126,8 @@ def read_options(layer: str, cell: str, bias: object, given: Mapping[str, Any]) 
     if options["init"] not in INITS:
         known = ", ".join(map(repr, INITS))
         raise ValueError(f"init: expected one of {known}; got {options['init']!r}")
+    if cell == "indrnn" and options["init"] != "torch":
+        raise ValueError(f"init: {layer} has no recurrent matrix for {options['init']!r}")
     _check_forget_bias(options["forget_bias"], layer, cell, bias)
     for name in ("recurrent_dropout", "input_dropout", "weight_dropout"):
         options[name] = _rate(name, options[name])
@@ -152,12 +159,17 @@ def _check_variant(options: Mapping[str, Any], layer: str, cell: str) -> None:
         if value is not None and value not in ACTIVATIONS:
             known = ", ".join(map(repr, ACTIVATIONS))
             raise ValueError(f"{name}: expected None or one of {known}; got {value!r}")
-    if options["recurrent_activation"] is not None and cell.startswith("rnn"):
+    if options["recurrent_activation"] is not None and len(CELLS[cell].gates) == 1:
         raise ValueError(f"recurrent_activation: {layer} has no gates")
+    for name, cells in _OPEN.items():
+        if options[name] is not None and cell not in cells:
+            raise ValueError(f"{name}: {layer} has its own and no other")
     norm = options["layer_norm"]
     if norm not in (None, "gates", "preactivation"):
         raise ValueError(f"layer_norm: expected None, 'gates' or 'preactivation'; got {norm!r}")
     if norm is not None:
+        if cell not in _NORMED:
+            raise ValueError(f"layer_norm: {layer} has none")
         if options["peephole"]:
             raise ValueError("layer_norm= and peephole=True exclude each other")
         if not options["reset_after"]:
@@ -176,7 +188,7 @@ def _check_forget_bias(value: object, layer: str, cell: str, bias: object) -> No
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"forget_bias: expected a number, got {type(value).__name__}")
-    if cell != "lstm":
+    if cell not in ("lstm", "slstm"):
         raise ValueError(f"forget_bias: only an LSTM has a forget gate, not {layer}")
     if not bias:
         raise ValueError("forget_bias: the layer has no bias to add it to (bias=False)")

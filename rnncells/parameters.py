@@ -24,6 +24,7 @@ def direction_shapes(
     bias: bool,
     projected: bool,
     peepholes: int = 0,
+    per_unit: bool = False,
     norms: Sequence[tuple[str, int]] = (),
 ) -> Shapes:
     """The parameters of one direction, by torch.nn's names, in its order.
@@ -34,11 +35,12 @@ def direction_shapes(
         inputs, units, outputs: I of this layer, H and P.
         bias, projected: whether there are biases, and a projection.
         peepholes: how many gates have one.
+        per_unit: whether ``weight_hh`` is one value for each of the rows.
         norms: layer norm's parameters, and how many times H each has.
     """
     shapes: Shapes = [
         (f"weight_ih{suffix}", (rows, inputs)),
-        (f"weight_hh{suffix}", (rows, outputs)),
+        (f"weight_hh{suffix}", (rows,) if per_unit else (rows, outputs)),
     ]
     if bias:
         shapes += [(f"bias_ih{suffix}", (rows,)), (f"bias_hh{suffix}", (rows,))]

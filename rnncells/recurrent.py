@@ -166,7 +166,8 @@ class RecurrentLayer(DeclaredLayer):
     ) -> tuple[Any, list[Any]]:
         given = {"lengths": lengths} if resets is None else {"lengths": lengths, "resets": resets}
         out: Any = leaf(self, input, states, **given)
-        last = [out[1]] if len(self._state_widths) == 1 else [out[1][0], out[1][1]]
+        count = len(self._state_widths)
+        last = [out[1]] if count == 1 else [out[1][k] for k in range(count)]
         return out[0], last + ([out[2]] if self.return_cell_states else [])
 
     def _state_shapes(self, batch: int) -> list[tuple[int, int, int]]:

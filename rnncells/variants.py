@@ -212,6 +212,6 @@ def reference_layer(
     if batch_sizes is not None:
         steps, batch = batch_sizes.shape[0], int(batch_sizes[0])
     count, directions = len(declared.states), 2 if bidirectional else 1
-    told = masks(varied, count, directions, steps, batch, weights[1].shape[1], x)
+    told = masks(varied, count, directions, steps, batch, weights[1].shape[-1], x)
     whole = read(varied.variant).whole_states
     return reference.layer(x, states, weights, declared, *rest, whole_states=whole, **told)

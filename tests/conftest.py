@@ -12,16 +12,14 @@ import hypothesis
 import pytest
 import torch
 
-from rnncells import _C
-
-CELLS = ["rnn_tanh", "rnn_relu", "lstm", "gru", "mgu"]
+from rnncells import _C, reference
 
 # The same examples on every run, and no limit on the time of one on a busy machine.
 hypothesis.settings.register_profile("rnncells", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("rnncells")
 
 
-@pytest.fixture(params=CELLS)
+@pytest.fixture(params=reference.CELLS)
 def cell(request: pytest.FixtureRequest) -> str:
     """Each cell's name in turn."""
     name: str = request.param

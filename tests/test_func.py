@@ -37,9 +37,13 @@ class Problem:
         self.x = draw(STEPS, BATCH, INPUTS)
         self.samples = draw(SAMPLES, STEPS, BATCH, INPUTS)
         self.rest = [draw(directions, BATCH, UNITS) for _ in range(self.count)]
+        if cell == "slstm":
+            self.rest[2] = self.rest[2].abs() + 0.5  # a sum of exponentials
+        per_unit = CELLS[cell]["per_unit_recurrence"]
         for _ in range(directions):
-            self.rest += [draw(rows, INPUTS), draw(rows, UNITS), draw(rows), draw(rows)]
-            values = CELLS[cell]["unit_parameters"]
+            recurrent = (rows,) if per_unit else (rows, UNITS)
+            self.rest += [draw(rows, INPUTS), draw(*recurrent), draw(rows), draw(rows)]
+            values = 0 if per_unit else CELLS[cell]["unit_parameters"]
             self.rest += [draw(values * UNITS)] if values else []
 
     def loss(self, run: Run) -> Callable[..., Tensor]:

@@ -113,7 +113,7 @@ def check_everywhere(problem: Problem, dtypes: tuple[torch.dtype, ...] = DTYPES)
     problems = {dtype: problem.rounded(dtype) if dtype in HALF else problem for dtype in dtypes}
     expected = {one: evaluate(reference.layer, one) for one in set(problems.values())}
     uneven = problem.lengths is not None or problem.batch_sizes is not None
-    one_way = uneven or "w_hr" in problem.inputs or _C.cells()[problem.cell]["phases"] > 1
+    one_way = uneven or "w_hr" in problem.inputs or _C.cells()[problem.cell]["units_only"]
     regimes = ("auto",) if one_way else ("units", "batch")
     for isa, threads, regime in itertools.product(_C.supported_isas(), (1, 2), regimes):
         with using(isa, threads, regime) as note:

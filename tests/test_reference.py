@@ -94,7 +94,10 @@ def test_declares_what_the_kernels_declare() -> None:
     assert declared.keys() == reference.CELLS.keys() | ENGINE_CELLS.keys()
     for name in declared:
         cell = declare(name, "")
-        assert declared[name]["unit_parameters"] == sum(times for _, times in cell.extras)
+        own = sum(times for _, times in cell.extras)
+        own += len(cell.gates) * cell.per_unit_recurrence
+        assert declared[name]["unit_parameters"] == own
+        assert declared[name]["per_unit_recurrence"] == cell.per_unit_recurrence
         assert declared[name]["gates"] == len(cell.gates)
         assert declared[name]["states"] == len(cell.states)
 

@@ -10,5 +10,6 @@ constexpr int activation_count = 7;
 struct ActivationChoice {
   Activation of_candidate, of_gate;
 };
+constexpr ActivationChoice usual_activations = {Activation::tanh, Activation::sigmoid};
 
 }  // namespace rnncells

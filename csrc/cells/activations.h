@@ -1,4 +1,4 @@
-// Sigmoid, tanh and ReLU for scalars and for vectors of any width.
+// Sigmoid, tanh, ReLU, exp and log1p for scalars and for vectors of any width.
 //
 // A value type V is float, double, or a class with the same arithmetic and with the primitives
 // `mul_add`, `neg_mul_add`, `select_less`, `at_least`, `at_most` and `power_of_two`, found by
@@ -67,6 +67,34 @@ struct ExpConstants<double> {
   }
 };
 
+// log(1 + x) = 2 s (1 + s^2 q(s^2)) for s = x / (2 + x), where x is from 0 to 1; q interpolates at
+// Chebyshev nodes. Relative error: 3.9e-10 in float, 1.4e-19 in double.
+template <class T>
+struct LogConstants;
+
+template <>
+struct LogConstants<float> {
+  static constexpr int terms = 5;
+  RNNCELLS_INLINE static constexpr float q(int i) {
+    constexpr float values[terms] = {0.333333336603f, 0.199998531660f, 0.142961789972f,
+                                     0.108532879004f, 0.116121646120f};
+    return values[i];
+  }
+};
+
+template <>
+struct LogConstants<double> {
+  static constexpr int terms = 11;
+  RNNCELLS_INLINE static constexpr double q(int i) {
+    constexpr double values[terms] = {
+        0.33333333333333333443,  0.19999999999999761253,  0.14285714285800049646,
+        0.11111111099118385279,  0.090909099489813571913, 0.076922719824302746434,
+        0.066675893157246279183, 0.0586713953065159873,   0.05422589197440007411,
+        0.037460718977753836504, 0.078152889004614252231};
+    return values[i];
+  }
+};
+
 // a * b + c and c - a * b, fused where the machine can
 RNNCELLS_INLINE float mul_add(float a, float b, float c) { return a * b + c; }
 RNNCELLS_INLINE double mul_add(double a, double b, double c) { return a * b + c; }
@@ -121,6 +149,25 @@ RNNCELLS_INLINE ExpParts<V> exp_parts(V x) {
   RNNCELLS_UNROLL
   for (int i = C::terms - 2; i >= 0; --i) q = mul_add(q, r, V(C::q(i)));
   return {power_of_two(shifted), mul_add(r * r, q, r)};
+}
+
+// exp(x) for x <= 0; what lies below the smallest normal number is 0.
+template <class V>
+RNNCELLS_INLINE V exp(V x) {
+  const ExpParts<V> e = exp_parts(at_least(x, V(ExpConstants<typename ScalarOf<V>::type>::lowest)));
+  return mul_add(e.scale, e.small, e.scale);
+}
+
+// log(1 + x) for 0 <= x <= 1
+template <class V>
+RNNCELLS_INLINE V log1p(V x) {
+  using C = LogConstants<typename ScalarOf<V>::type>;
+  const V s = x / (x + V(2)), square = s * s;
+  V q = V(C::q(C::terms - 1));
+  RNNCELLS_UNROLL
+  for (int i = C::terms - 2; i >= 0; --i) q = mul_add(q, square, V(C::q(i)));
+  const V twice = s + s;
+  return mul_add(twice * square, q, twice);
 }
 
 // 1 / (1 + exp(-x))

@@ -10,16 +10,17 @@
 // - A *phase* is one recurrent product with the pointwise part that follows it. Phase 0 multiplies
 //   the hidden state; a later phase multiplies an operand that the phase before it saved.
 //
-// struct Cell {
+// struct Cell : UsualCell {               // and says what is otherwise
 //   static constexpr const char* name;
 //   static constexpr int gates, states;   // state 0 is the hidden state, which is the output
 //   static constexpr int phases;
 //   static constexpr int unit_parameters; // learned values per unit besides the biases
-//   static constexpr bool row_statistics; // needs mean and variance over a row (layer norm)
+//   static constexpr bool row_statistics; // of an open cell: it can have layer norm
 //   static constexpr bool direct_hidden;  // h flows into the next h also past the product
 //   static constexpr bool output_slope;   // backward looks at the next h
 //   static constexpr bool open;           // it takes Terms: activations, learned values per unit
 //   static constexpr bool middle;         // of an open cell: its second phase normalises a row
+//   static constexpr ActivationChoice own_activations;  // of an open cell, where none is chosen
 //   static constexpr int saved;
 //   static constexpr Phase phase(int p);
 //
@@ -33,6 +34,9 @@
 // An open cell's functions take `const Terms<V>& terms` before all else.
 // UnitParameter parameter(int k), where unit_parameters is not 0, says where a learned value per
 // unit comes in: a share is `share = product + value * state`.
+//
+// A cell of which no share is fed by the recurrent product has no W_hh [G*H, H]: its W_hh [G*H] are
+// its values per unit, one a gate. Recurrent dropout is on the h that they multiply.
 //
 // Where a cell has a `middle`, its second phase has one share, the operand normalised, and no
 // product; backward<1> gets that share as `operand_gradient`.
@@ -79,9 +83,31 @@ struct Phase {
   int gate_of_share[8];  // by share, counted from shares.first
 };
 
+// One product a step, with one share a gate, fed by both products.
+constexpr Phase one_product(int gates, int saved) {
+  return {{0, gates}, {0, gates}, {0, gates}, {0, saved}, -1, {0, 1, 2, 3}};
+}
+
+// What most cells declare.
+struct UsualCell {
+  static constexpr int phases = 1, unit_parameters = 0;
+  static constexpr bool row_statistics = false, direct_hidden = false, output_slope = false;
+  static constexpr bool open = false, middle = false;
+  static constexpr ActivationChoice own_activations = usual_activations;
+};
+
 template <class Cell>
 constexpr int share_count() {
   return Cell::phase(Cell::phases - 1).shares.end();
+}
+
+// Whether W_hh h is a product.
+template <class Cell>
+constexpr bool has_recurrent_product() {
+  for (int p = 0; p < Cell::phases; ++p) {
+    if (Cell::phase(p).recurrent.count > 0) return true;
+  }
+  return false;
 }
 
 // A step of a cell, open or not.

@@ -9,15 +9,12 @@
 
 namespace rnncells {
 
-struct GruBase {
+struct GruBase : UsualCell {
   static constexpr int gates = 3, states = 1, saved = 4;
-  static constexpr int unit_parameters = 0;
-  static constexpr bool row_statistics = false, direct_hidden = true;
-  static constexpr bool output_slope = false;
+  static constexpr bool direct_hidden = true;
 };
 
 struct GruResetAfter : GruBase {
-  static constexpr int phases = 1;
   // Shares: the candidate's input share, r, z, the candidate's recurrent share.
   static constexpr Phase phase(int) { return {{0, 4}, {0, 3}, {1, 3}, {0, 4}, -1, {2, 0, 1, 2}}; }
 
@@ -49,7 +46,6 @@ struct GruResetAfter : GruBase {
 
 struct Gru : GruResetAfter {
   static constexpr const char* name = "gru";
-  static constexpr bool open = false;
 
   template <int P, class V>
   RNNCELLS_INLINE static void forward(const V* share, const V* previous, V* next, V* save) {
@@ -64,7 +60,7 @@ struct Gru : GruResetAfter {
 
 struct GruOpen : GruResetAfter {
   static constexpr const char* name = "gru_open";
-  static constexpr bool open = true, middle = false;
+  static constexpr bool open = true, row_statistics = true;
 
   template <int P, class V>
   RNNCELLS_INLINE static void forward(const Terms<V>& terms, const V* share, const V* previous,
@@ -80,7 +76,7 @@ struct GruOpen : GruResetAfter {
 
 struct GruResetBefore : GruBase {
   static constexpr const char* name = "gru_reset_before";
-  static constexpr bool open = true, middle = false;
+  static constexpr bool open = true;
   static constexpr int phases = 2;
   // Shares: r, z; the candidate. Saved: r, z, the operand r * h, n; all but the operand as kept.
   static constexpr Phase phase(int p) {
@@ -127,7 +123,7 @@ struct GruResetBefore : GruBase {
 struct GruNormed : GruBase {
   static constexpr const char* name = "gru_normed";
   static constexpr int phases = 2;
-  static constexpr bool open = true, middle = true;
+  static constexpr bool open = true, row_statistics = true, middle = true;
   // Saved: the arguments of r and z, the candidate's recurrent share, and what is normalised.
   static constexpr Phase phase(int p) {
     return p == 0 ? Phase{{0, 4}, {0, 3}, {1, 3}, {0, 4}, -1, {2, 0, 1, 2}}

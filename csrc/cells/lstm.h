@@ -10,13 +10,9 @@
 namespace rnncells {
 
 template <bool Coupled>
-struct LstmBase {
-  static constexpr int gates = Coupled ? 3 : 4, states = 2, phases = 1, saved = gates;
-  static constexpr bool row_statistics = false, direct_hidden = false;
-  static constexpr bool output_slope = false;
-  static constexpr Phase phase(int) {
-    return {{0, gates}, {0, gates}, {0, gates}, {0, gates}, -1, {0, 1, 2, 3}};
-  }
+struct LstmBase : UsualCell {
+  static constexpr int gates = Coupled ? 3 : 4, states = 2, saved = gates;
+  static constexpr Phase phase(int) { return one_product(gates, saved); }
   static constexpr int f = gates - 3, g = gates - 2, o = gates - 1;  // shares; i is the first
   // Of i and f on c, and of o on c'.
   static constexpr UnitParameter parameter(int k) {
@@ -79,8 +75,6 @@ struct LstmBase {
 
 struct Lstm : LstmBase<false> {
   static constexpr const char* name = "lstm";
-  static constexpr bool open = false;
-  static constexpr int unit_parameters = 0;
 
   template <int P, class V>
   RNNCELLS_INLINE static void forward(const V* share, const V* previous, V* next, V* save) {
@@ -97,7 +91,7 @@ struct Lstm : LstmBase<false> {
 template <bool Coupled>
 struct LstmOpen : LstmBase<Coupled> {
   static constexpr const char* name = Coupled ? "lstm_coupled" : "lstm_open";
-  static constexpr bool open = true, middle = false;
+  static constexpr bool open = true, row_statistics = true;
   static constexpr int unit_parameters = Coupled ? 2 : 3;
 
   template <int P, class V>
@@ -115,12 +109,10 @@ struct LstmOpen : LstmBase<Coupled> {
 
 // With layer norm on c' before the output activation (Ba, Kiros and Hinton 2016, (22)): its second
 // phase has a row to normalise in place of a product.
-struct LstmNormed {
+struct LstmNormed : UsualCell {
   static constexpr const char* name = "lstm_normed";
   static constexpr int gates = 4, states = 2, phases = 2, saved = 5;
-  static constexpr int unit_parameters = 0;
-  static constexpr bool row_statistics = true, direct_hidden = false;
-  static constexpr bool output_slope = false, open = true, middle = true;
+  static constexpr bool open = true, row_statistics = true, middle = true;
   // Saved: the arguments of i, f, g and o, and c'.
   static constexpr Phase phase(int p) {
     return p == 0 ? Phase{{0, 4}, {0, 4}, {0, 4}, {0, 5}, -1, {0, 1, 2, 3}}

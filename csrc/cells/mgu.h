@@ -7,12 +7,10 @@
 
 namespace rnncells {
 
-struct Mgu {
+struct Mgu : UsualCell {
   static constexpr const char* name = "mgu";
   static constexpr int gates = 2, states = 1, phases = 2, saved = 3;
-  static constexpr int unit_parameters = 0;
-  static constexpr bool row_statistics = false, direct_hidden = true;
-  static constexpr bool output_slope = false, open = false;
+  static constexpr bool direct_hidden = true;
   // Saved: f, the operand f * h, n.
   static constexpr Phase phase(int p) {
     return p == 0 ? Phase{{0, 1}, {0, 1}, {0, 1}, {0, 2}, -1, {0}}

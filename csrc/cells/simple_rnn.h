@@ -7,12 +7,10 @@
 
 namespace rnncells {
 
-struct SimpleRnnBase {
-  static constexpr int gates = 1, states = 1, phases = 1, saved = 0;
-  static constexpr int unit_parameters = 0;
-  static constexpr bool row_statistics = false, direct_hidden = false;
-  static constexpr bool output_slope = true, open = false;
-  static constexpr Phase phase(int) { return {{0, 1}, {0, 1}, {0, 1}, {0, 0}, -1, {0}}; }
+struct SimpleRnnBase : UsualCell {
+  static constexpr int gates = 1, states = 1, saved = 0;
+  static constexpr bool output_slope = true;
+  static constexpr Phase phase(int) { return one_product(gates, saved); }
 };
 
 struct RnnTanh : SimpleRnnBase {
@@ -49,13 +47,11 @@ struct RnnRelu : SimpleRnnBase {
   }
 };
 
-struct RnnOpen {
+struct RnnOpen : UsualCell {
   static constexpr const char* name = "rnn_open";
-  static constexpr int gates = 1, states = 1, phases = 1, saved = 1;
-  static constexpr int unit_parameters = 0;
-  static constexpr bool row_statistics = false, direct_hidden = false;
-  static constexpr bool output_slope = false, open = true, middle = false;
-  static constexpr Phase phase(int) { return {{0, 1}, {0, 1}, {0, 1}, {0, 1}, -1, {0}}; }
+  static constexpr int gates = 1, states = 1, saved = 1;
+  static constexpr bool open = true, row_statistics = true;
+  static constexpr Phase phase(int) { return one_product(gates, saved); }
 
   template <int P, class V>
   RNNCELLS_INLINE static void forward(const Terms<V>& terms, const V* share, const V*, V* next,

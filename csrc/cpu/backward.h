@@ -46,8 +46,8 @@ class BackwardPass {
         kept_slots_(call.recompute ? states - 1 : slots_),
         back_through_time_(size_.steps > 1 || Cell::phases > 1 ||
                            call.initial_gradient[0] != nullptr),
-        recurrent_weights_(back_through_time_ ? packed_size<T>(shares * size_.units, size_.outputs)
-                                              : 0),
+        recurrent_weights_(multiplies_back() ? packed_size<T>(shares * size_.units, size_.outputs)
+                                             : 0),
         input_weights_(
             call.x_gradient == nullptr ? 0 : packed_size<T>(shares * size_.units, size_.inputs)),
         projection_weights_(projected_ ? packed_size<T>(size_.outputs, size_.units) : 0),
@@ -62,12 +62,14 @@ class BackwardPass {
         stays_(zones_ ? states * size_.batch * padded_ : 0),
         anew_(call.variant.resets != nullptr ? states * size_.batch * space_width() : 0),
         norm_(call.weights, size_, call.variant.norm),
-        middle_(has_middle<Cell>() ? 2 * padded_ : 0),
-        middle_rows_(has_middle<Cell>() ? 2 * size_.batch * padded_ : 0),
+        middle_(Cell::middle ? 2 * padded_ : 0),
+        middle_rows_(Cell::middle ? 2 * size_.batch * padded_ : 0),
         normal_rows_(normed_ ? 3 * size_.batch * norm_.rows() : 0),
         row_scales_(normed_ ? 2 * size_.batch * Cell::gates : 0),
         wide_rows_(normed_ ? size_.batch * (size_.inputs + size_.outputs) : 0),
-        masked_rows_(normed_ && masks_ ? size_.batch * size_.outputs : 0),
+        masked_rows_(masks_ && (normed_ || !has_recurrent_product<Cell>())
+                         ? size_.batch * size_.outputs
+                         : 0),
         share_rows_(normed_ ? chunk_rows_ * width_ : 0),
         input_rows_(gates_apart_ ? chunk_rows_ * width_ : 0),
         norm_sums_(normed_ ? size_.batch * norm_parameters() : 0),
@@ -83,7 +85,7 @@ class BackwardPass {
     }
     pack_unit_parameters<Cell>(call.weights, size_.units, unit_parameters_.get());
     if (normed_) norm_sums_.clear(size_.batch * norm_parameters());
-    for (int i = 0; i < 2 && has_middle<Cell>(); ++i) {
+    for (int i = 0; i < 2 && Cell::middle; ++i) {
       widen_row(call.weights.norm[2 + i], size_.units, middle_ + i * padded_);
     }
     for (int64_t row = 0; row < size_.batch && masks_; ++row) {
@@ -94,7 +96,7 @@ class BackwardPass {
       constexpr int P = decltype(index)::value;
       constexpr Phase phase = Cell::phase(P);
       const int64_t before = phase.shares.first * size_.units;  // rows of the phases before
-      if (back_through_time_) {
+      if (multiplies_back()) {
         pack_transposed(phase, phase.recurrent, size_.units, w.recurrent, w.recurrent_row_stride,
                         w.recurrent_column_stride, size_.outputs,
                         recurrent_weights_ + packed_size<T>(before, size_.outputs));
@@ -113,7 +115,8 @@ class BackwardPass {
   }
 
   void run() {
-    const int64_t per_row = Cell::gates * size_.units * (size_.inputs + size_.outputs);
+    const int64_t depth = has_recurrent_product<Cell>() ? size_.outputs : 0;
+    const int64_t per_row = Cell::gates * size_.units * (size_.inputs + depth);
     WeightGradients<Cell, S> weights(call_, steps_, chunk_rows_, mask_.get(), space_width());
     std::optional<Recompute<Cell, S>> again;
     if (recomputes_) again.emplace(call_, steps_, chunk_rows_, most_steps());
@@ -146,7 +149,9 @@ class BackwardPass {
     }
     weights.finish();
     if (wants_unit_parameters()) add_unit_sums();
-    if (normed_) add_norm_sums();
+    if constexpr (Cell::row_statistics) {
+      if (normed_) add_norm_sums();
+    }
   }
 
  private:
@@ -231,7 +236,8 @@ class BackwardPass {
   T* mask_row(int64_t row) const { return mask_ + row * space_width(); }
   T* stays_row(int i, int64_t row) const { return stays_ + (i * size_.batch + row) * padded_; }
 
-  void run_rows(const Chunk& chunk, int64_t begin, int64_t end, const Part& part) const {
+  RNNCELLS_OUT_OF_LINE void run_rows(const Chunk& chunk, int64_t begin, int64_t end,
+                                     const Part& part) const {
     for (int64_t s = chunk.s1 - 1; s >= chunk.s0; --s) {
       const int64_t t = steps_.at(s), rows = steps_.rows(t, begin, end);
       const int64_t lasting = smaller(rows, steps_.rows(steps_.after(t), begin, end));
@@ -312,6 +318,9 @@ class BackwardPass {
       step.next[i] = saved_rows(chunk, t, first, made_slot_ + i);
     }
     if (call_.variant.resets != nullptr) start_anew(step);
+    if constexpr (!has_recurrent_product<Cell>()) {
+      if (masks_) step.previous[0] = masked(step, step.previous[0]);
+    }
     step.y_gradient = {stored_zeros_.get(), 0, nullptr};
     if (call_.y_gradient != nullptr) {
       step.y_gradient = steps_.rows_of(call_.y_gradient, t, first, call_.y_gradient_step_stride,
@@ -323,17 +332,17 @@ class BackwardPass {
     step.state_gradient = {state_gradients_ + first * space_width(), space_width()};
     if (projected_) output_gradient(chunk, step);
     if (varied_ && !projected_) open_states(step);
-    if constexpr (Cell::open) {
+    if constexpr (Cell::row_statistics) {
       if (normed_) run_normed(chunk, step);
     }
-    if constexpr (!has_middle<Cell>()) {
+    if constexpr (!Cell::middle) {
       if (!normed_) {
         for_phases_backward<Cell>(
             [&](auto index) { run_phase<decltype(index)::value>(chunk, step, part); });
       }
     }
     if (varied_) close_states(step);
-    if (wants_unit_parameters()) sum_units(step);
+    if (wants_unit_parameters()) sum_units(step, part);
   }
 
   // What comes from outside to the states besides h, to what comes from the step after.
@@ -351,20 +360,34 @@ class BackwardPass {
     }
   }
 
+  // The hidden state before the step, under the mask of recurrent dropout.
+  RNNCELLS_OUT_OF_LINE OrderedRows<const S> masked(const Step& step,
+                                                   const OrderedRows<const S>& source) const {
+    S* rows = masked_rows_ + step.row * size_.outputs;
+    for (int64_t row = 0; row < step.rows; ++row) {
+      multiply_row(source[row], mask_row(step.row + row), size_.outputs,
+                   rows + row * size_.outputs);
+    }
+    return {rows, size_.outputs, nullptr};
+  }
+
+  bool multiplies_back() const { return back_through_time_ && has_recurrent_product<Cell>(); }
   bool wants_unit_parameters() const {
     return Cell::unit_parameters > 0 && call_.unit_parameter_gradient != nullptr;
   }
 
   // Each sequence has sums of its own, so that no sum depends on how the sequences are split.
-  RNNCELLS_OUT_OF_LINE void sum_units(const Step& step) const {
+  RNNCELLS_OUT_OF_LINE void sum_units(const Step& step, const Part& part) const {
     if constexpr (Cell::unit_parameters > 0) {
+      const int64_t begin = part.begin(panel_count()) * widest;
+      const int64_t end = smaller(part.end(panel_count()) * widest, size_.units);
       for (int64_t row = 0; row < step.rows; ++row) {
         T* sums = unit_sums_ + (step.row + row) * Cell::unit_parameters * size_.units;
         for (int k = 0; k < Cell::unit_parameters; ++k, sums += size_.units) {
           const UnitParameter parameter = Cell::parameter(k);
           const T* gradient = step.gradients[row] + parameter.share * size_.units;
           const S* state = (parameter.after ? step.next : step.previous)[parameter.state][row];
-          for (int64_t j = 0; j < size_.units; ++j) sums[j] += gradient[j] * widen(state[j]);
+          add_product_row(gradient + begin, state + begin, end - begin, sums + begin);
         }
       }
     }
@@ -373,7 +396,7 @@ class BackwardPass {
     const int64_t width = Cell::unit_parameters * size_.units;
     T* total = unit_sums_.get();
     for (int64_t row = 1; row < size_.batch; ++row) {
-      for (int64_t j = 0; j < width; ++j) total[j] += unit_sums_.get()[row * width + j];
+      add_row(static_cast<const T*>(total) + row * width, width, total);
     }
     narrow_row(static_cast<const T*>(total), width, call_.unit_parameter_gradient);
   }
@@ -412,8 +435,7 @@ class BackwardPass {
       if (P == 0 && starts_anew(call_.variant, steps_, t, row + i)) {
         clear_row(target, size_.outputs);
       } else if (masks_) {
-        const T* mask = mask_row(row + i);
-        for (int64_t j = 0; j < size_.outputs; ++j) target[j] *= mask[j];
+        scale_row(static_cast<const T*>(mask_row(row + i)), size_.outputs, target);
       }
     }
   }
@@ -427,10 +449,9 @@ class BackwardPass {
     }
     for (int64_t row = 0; row < step.rows; ++row) {
       T* target = step.state_gradient[row];
-      const T* direct = step.carry[0][row];
-      const S* outside = step.y_gradient[row];
       if (step.final) clear_row(target, size_.units);
-      for (int64_t j = 0; j < size_.units; ++j) target[j] += widen(outside[j]) + direct[j];
+      add_row(step.y_gradient[row], size_.units, target);
+      add_row(static_cast<const T*>(step.carry[0][row]), size_.units, target);
     }
     for (int i = 0; i < states && zones_; ++i) {
       if (!(call_.variant.zoneout[i] > 0)) continue;
@@ -439,11 +460,7 @@ class BackwardPass {
         if (i == 0) gradient = step.state_gradient[row];
         zoneout_row(call_.variant, i, call_.variant.first_time + step.t,
                     steps_.sequence(step.row + row), size_.units, stays);
-        for (int64_t j = 0; j < size_.units; ++j) {
-          const T whole = gradient[j];
-          gradient[j] = (T(1) - stays[j]) * whole;
-          stays[j] *= whole;
-        }
+        split_row(size_.units, gradient, stays);
       }
     }
   }
@@ -454,9 +471,11 @@ class BackwardPass {
       for (int64_t row = 0; row < step.rows; ++row) {
         T* target = step.carry[i][row];
         if (i == 0 && !Cell::direct_hidden) clear_row(target, size_.units);
+        if (i == 0 && !has_recurrent_product<Cell>() && masks_) {
+          scale_row(static_cast<const T*>(mask_row(step.row + row)), size_.units, target);
+        }
         if (call_.variant.zoneout[i] > 0) {
-          const T* passed = stays_row(i, step.row + row);
-          for (int64_t j = 0; j < size_.units; ++j) target[j] += passed[j];
+          add_row(static_cast<const T*>(stays_row(i, step.row + row)), size_.units, target);
         }
         if (starts_anew(call_.variant, steps_, step.t, step.row + row)) {
           clear_row(target, size_.units);
@@ -467,7 +486,7 @@ class BackwardPass {
 
   // Of layer norm: of both products or of one sum, and of the cell's middle.
   int64_t norm_parameters() const {
-    return 2 * norm_.rows() + (has_middle<Cell>() ? 2 * size_.units : 0);
+    return 2 * norm_.rows() + (Cell::middle ? 2 * size_.units : 0);
   }
 
   // A step with layer norm: the products of whole rows once more, the cell's adjoint, and the way
@@ -479,13 +498,7 @@ class BackwardPass {
         steps_.rows_of(call_.x, step.t, first, call_.x_step_stride, call_.x_batch_stride),
         call_.x_column_stride, step.rows, size_.inputs, x);
     OrderedRows<const S> source = step.previous[0];
-    if (masks_) {
-      S* rows = masked_rows_ + first * size_.outputs;
-      for (int64_t row = 0; row < step.rows; ++row) {
-        multiply_row(source[row], mask_row(first + row), size_.outputs, rows + row * size_.outputs);
-      }
-      source = {rows, size_.outputs, nullptr};
-    }
+    if (masks_) source = masked(step, source);
     const Operand<T> hidden = as_operand<S>(source, 1, step.rows, size_.outputs, h);
     T* normal = normal_rows_ + 3 * first * gate_rows;  // of the rows: input, recurrent, space
     T *recurrent = normal + step.rows * gate_rows, *space = recurrent + step.rows * gate_rows;
@@ -500,7 +513,7 @@ class BackwardPass {
       T* sums = norm_sums_ + (first + row) * norm_parameters();
       norm_.normalise(values);
       T* middle = middle_rows_ + 2 * (first + row) * padded_;
-      if constexpr (has_middle<Cell>()) {
+      if constexpr (Cell::middle) {
         widen_row(step.saved[row] + Cell::phase(1).operand * size_.units, size_.units, middle);
         const T scale = normalise_row(middle, size_.units);
         for_units([&](auto full, int64_t unit, int present) {
@@ -582,16 +595,16 @@ class BackwardPass {
     const int64_t width = norm_parameters(), gate_rows = norm_.rows();
     T* total = norm_sums_.get();
     for (int64_t row = 1; row < size_.batch; ++row) {
-      for (int64_t j = 0; j < width; ++j) total[j] += norm_sums_.get()[row * width + j];
+      add_row(static_cast<const T*>(total) + row * width, width, total);
     }
-    if (has_middle<Cell>() && !gates_apart_) {  // its scale and shift are rows of its gate's
+    if (Cell::middle && !gates_apart_) {  // its scale and shift are rows of its gate's
       constexpr int gate = Cell::phase(Cell::phases - 1).gate_of_share[0];
       for (int64_t j = 0; j < size_.units; ++j) {
         total[gate * size_.units + j] += total[2 * gate_rows + j];
         total[gate_rows + gate * size_.units + j] += total[2 * gate_rows + size_.units + j];
       }
     }
-    for (int i = 0; i < (has_middle<Cell>() ? 4 : 2); ++i) {
+    for (int i = 0; i < (Cell::middle ? 4 : 2); ++i) {
       if (call_.norm_gradient[i] == nullptr) continue;
       const int64_t begin = i < 2 ? i * gate_rows : 2 * gate_rows + (i - 2) * size_.units;
       narrow_row(static_cast<const T*>(total + begin), i < 2 ? gate_rows : size_.units,
@@ -629,9 +642,10 @@ class BackwardPass {
       } else {
         clear_row(target, size_.outputs);
       }
-      for (int64_t j = 0; j < size_.outputs && given; ++j) target[j] += widen(last[row][j]);
-      const T* back = step.state_gradient[row];
-      for (int64_t j = 0; j < size_.outputs && given_back; ++j) target[j] += back[j];
+      if (given) add_row(last[row], size_.outputs, target);
+      if (given_back) {
+        add_row(static_cast<const T*>(step.state_gradient[row]), size_.outputs, target);
+      }
     }
     if (step.final || varied_) return;
     for (int64_t column = 0; column < size_.outputs; column += widest) {
@@ -688,12 +702,29 @@ class BackwardPass {
         const int64_t unit = first_unit + v * lanes;
         const int present = static_cast<int>(smaller(lanes, size_.units - unit));
         if (present == lanes) {
-          run_cell<P, true>(step, first, height, unit, lanes, tile + v * lanes, Count);
+          run_cells<P, true>(step, first, height, unit, lanes, tile + v * lanes, Count);
         } else {
-          run_cell<P, false>(step, first, height, unit, present, tile + v * lanes, Count);
+          run_cells<P, false>(step, first, height, unit, present, tile + v * lanes, Count);
         }
       }
     });
+  }
+
+  // As in the forward pass.
+  template <int P, bool Full>
+  RNNCELLS_INLINE void run_cells(const Step& step, int64_t first, int64_t height, int64_t unit,
+                                 int present, const T* tile, int64_t count) const {
+    if constexpr (Cell::open) {
+      run_cell_apart<P, Full>(step, first, height, unit, present, tile, count);
+    } else {
+      run_cell<P, Full>(step, first, height, unit, present, tile, count);
+    }
+  }
+  template <int P, bool Full>
+  RNNCELLS_OUT_OF_LINE void run_cell_apart(const Step& step, int64_t first, int64_t height,
+                                           int64_t unit, int present, const T* tile,
+                                           int64_t count) const {
+    run_cell<P, Full>(step, first, height, unit, present, tile, count);
   }
 
   // The cell's adjoint on one vector of units and the rows of a tile, `count` vectors wide.
@@ -857,8 +888,9 @@ class BackwardPass {
     const Rows<T> back{state_gradients_ + first * space_width(), space_width()};
     pass_back<0>(gradients, t, first, rows, back);
     for (int64_t row = 0; row < rows; ++row) {
-      const T* direct = carry(0, first)[row];
-      for (int64_t j = 0; j < size_.outputs && !projected_; ++j) back[row][j] += direct[j];
+      if (!projected_) {
+        add_row(static_cast<const T*>(carry(0, first)[row]), size_.outputs, back[row]);
+      }
       narrow_row(static_cast<const T*>(back[row]), size_.outputs, out[row]);
     }
   }

@@ -60,8 +60,8 @@ enum class Norm : int { none, gates, preactivation };
 
 // What a call does besides the plain recurrence; by default nothing.
 struct Variant {
-  Norm norm = Norm::none;                                                  // of an open cell
-  ActivationChoice activations = {Activation::tanh, Activation::sigmoid};  // of an open cell
+  Norm norm = Norm::none;                            // of an open cell
+  ActivationChoice activations = usual_activations;  // of an open cell
   const bool* resets = nullptr;  // [T, B]: before which steps a sequence's states become zero
   int64_t resets_step_stride = 0, resets_batch_stride = 0;
   bool draws = false;  // dropout and zoneout are drawn; else the one is off, the other's
@@ -91,7 +91,7 @@ template <class T>
 struct Weights {
   const T* input;  // W_ih [G*H, I]
   int64_t input_row_stride, input_column_stride;
-  const T* recurrent;  // W_hh [G*H, P]
+  const T* recurrent;  // W_hh [G*H, P]; null where it is the cell's unit parameters
   int64_t recurrent_row_stride, recurrent_column_stride;
   const T* input_bias;  // b_ih [G*H], or null
   int64_t input_bias_stride;
@@ -99,7 +99,8 @@ struct Weights {
   int64_t recurrent_bias_stride;
   const T* projection;  // W_hr [P, H], or null: the outputs are the cell's hidden state
   int64_t projection_row_stride, projection_column_stride;
-  const T* unit_parameters;  // [K, H] contiguous, of a cell that has K of them; or null for zeros
+  const T* unit_parameters;  // [K*H], of a cell that has K of them; or null for zeros
+  int64_t unit_parameter_stride;
   // Of layer norm, contiguous. Norm::gates: the scales of W_ih x and of W_hh h [G*H];
   // preactivation: scale and shift [G*H]. Then, of a cell with a middle, its scale and shift [H].
   const T* norm[4];
@@ -169,8 +170,12 @@ struct CellFacts {
   int gates, states, phases, reserve_slots;
   bool projects;  // can have a projection: h flows into the next h by the product alone
   int unit_parameters;
-  bool open;    // it takes activations, and unit parameters where it has any
-  bool middle;  // it normalises a row of its own
+  bool open;                         // it takes activations, and unit parameters where it has any
+  bool middle;                       // it normalises a row of its own
+  bool units_only = true;            // its lanes are over the units, whatever the sizes
+  bool per_unit_recurrence = false;  // W_hh [G*H] are its unit parameters: there is no product
+  bool both_engines = false;         // the CUDA engine has it, too
+  ActivationChoice activations = usual_activations;  // its own, where it is open
 };
 
 template <class T>

@@ -10,10 +10,11 @@
 namespace rnncells {
 namespace RNNCELLS_ISA {
 
-template <class Cell, class S>
+// Any: whether the lanes may be over the batch or along the depth, too.
+template <class Cell, class S, bool Any>
 void forward(const ForwardCall<S>& call) {
   if (call.sizes.batch == 0) return;
-  if constexpr (Cell::phases == 1 && !Cell::open) {
+  if constexpr (Any) {
     if (call.regime == Regime::batch) return LaneForward<Cell, S>(call).run();
     if (call.regime == Regime::depth) return RowForward<Cell, S>(call).run();
   }
@@ -24,10 +25,10 @@ void forward(const ForwardCall<S>& call) {
   }
 }
 
-template <class Cell, class S>
+template <class Cell, class S, bool Any>
 void backward(const BackwardCall<S>& call) {
   if (call.sizes.batch == 0) return;
-  if constexpr (Cell::phases == 1 && !Cell::open) {
+  if constexpr (Any) {
     if (call.regime == Regime::batch) return LaneBackward<Cell, S>(call).run();
   }
   BackwardPass<Cell, S>(call).run();
@@ -44,28 +45,31 @@ void pack(const Sizes& sizes, const Weights<S>& weights, void* packed) {
       .pack(weights, static_cast<Compute<S>*>(packed));
 }
 
-template <class Cell, class S>
+template <class Cell, class S, bool Any>
 constexpr LayerFunctions<S> functions() {
-  return {forward<Cell, S>, backward<Cell, S>, packed_elements<Cell, S>, pack<Cell, S>};
+  return {forward<Cell, S, Any>, backward<Cell, S, Any>, packed_elements<Cell, S>, pack<Cell, S>};
 }
 
-template <class Cell>
+// Both: whether the CUDA engine has the cell, too.
+template <class Cell, bool Both>
 constexpr CellEngine entry() {
+  constexpr bool Any = Both && Cell::phases == 1;
   return {{Cell::name, Cell::gates, Cell::states, Cell::phases, reserve_slots<Cell>(),
-           !Cell::direct_hidden, Cell::unit_parameters, Cell::open, has_middle<Cell>()},
-          functions<Cell, float>(),
-          functions<Cell, double>(),
-          functions<Cell, Float16>(),
-          functions<Cell, BFloat16>()};
+           !Cell::direct_hidden, Cell::unit_parameters, Cell::open, Cell::middle, !Any,
+           !has_recurrent_product<Cell>(), Both, Cell::own_activations},
+          functions<Cell, float, Any>(),
+          functions<Cell, double, Any>(),
+          functions<Cell, Float16, Any>(),
+          functions<Cell, BFloat16, Any>()};
 }
 
-template <class... Cell, class... Open>
-CellTable table(CellList<Cell...>, CellList<Open...>) {
-  static constexpr CellEngine entries[] = {entry<Cell>()..., entry<Open>()...};
-  return {entries, static_cast<int>(sizeof...(Cell) + sizeof...(Open))};
+template <class... Cell, class... Cpu>
+CellTable table(CellList<Cell...>, CellList<Cpu...>) {
+  static constexpr CellEngine entries[] = {entry<Cell, true>()..., entry<Cpu, false>()...};
+  return {entries, static_cast<int>(sizeof...(Cell) + sizeof...(Cpu))};
 }
 
-CellTable engine() { return table(AllCells(), OpenCells()); }
+CellTable engine() { return table(AllCells(), CpuCells()); }
 
 }  // namespace RNNCELLS_ISA
 }  // namespace rnncells

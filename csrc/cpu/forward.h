@@ -42,7 +42,7 @@ RNNCELLS_OUT_OF_LINE Operand<Compute<S>> as_operand(OrderedRows<const S> source,
     Compute<S>* target = space + row * columns;
     const S* values = source[row];
     if (column_stride == 1) {
-      widen_row(values, columns, target);
+      widen_values(values, columns, target);
     } else {
       for (int64_t j = 0; j < columns; ++j) target[j] = widen(values[j * column_stride]);
     }
@@ -77,12 +77,12 @@ class ForwardPass {
         slots_(made_slot_ + (zones_ ? states : 0)),
         keeps_states_(!Keep && call.reserve != nullptr),
         norm_(call.weights, size_, call.variant.norm),
-        middle_(has_middle<Cell>() ? 2 * layout_.padded() : 0),
+        middle_(Cell::middle ? 2 * layout_.padded() : 0),
         where_(size_, projected_),
         own_(call.packed == nullptr ? where_.elements() : 0),
         zeros_(layout_.padded()) {
     check_cell<Cell>();
-    if (has_middle<Cell>()) {
+    if (Cell::middle) {
       for (int i = 0; i < 2; ++i) {
         widen_row(call.weights.norm[2 + i], size_.units, middle_ + i * layout_.padded());
       }
@@ -173,7 +173,9 @@ class ForwardPass {
   };
 
   // Of a sequence in one step, in multiply-adds.
-  int64_t row_work() const { return Cell::gates * size_.units * (size_.inputs + size_.outputs); }
+  int64_t row_work() const { return Cell::gates * size_.units * (size_.inputs + depth()); }
+  // Of the recurrent product.
+  int64_t depth() const { return has_recurrent_product<Cell>() ? size_.outputs : 0; }
   // Other cells and series would need more than one place at which all threads wait.
   bool can_share_units() const {
     return Cell::phases == 1 && !projected_ && !steps_.ragged() && !call_.variant.any();
@@ -182,7 +184,7 @@ class ForwardPass {
     return ceil_divide(layout_.vectors, PhaseLayout<Cell, 0>::unit_vectors);
   }
 
-  void run_rows(const Workspace& space, const Part& part) const {
+  RNNCELLS_OUT_OF_LINE void run_rows(const Workspace& space, const Part& part) const {
     const int64_t begin = space.begin, end = begin + space.rows;
     for (int64_t s = 0; s < size_.steps; ++s) {
       if (!fused_ && s % space.chunk == 0) {
@@ -203,15 +205,20 @@ class ForwardPass {
   RNNCELLS_OUT_OF_LINE void run_step(int64_t s, int64_t first, int64_t last, bool going_on,
                                      const Workspace& space, const Part& part) const {
     if (first >= last) return;
-    const Step step = step_of(s, first, last, going_on, space);
-    if constexpr (Cell::open) {
+    Step step = step_of(s, first, last, going_on, space);
+    const OrderedRows<const S> before = step.previous[0];
+    if constexpr (!has_recurrent_product<Cell>()) {
+      if (masks_) step.previous[0] = masked(step, before);
+    }
+    if constexpr (Cell::row_statistics) {
       if (normed_) run_normed(step);
     }
-    if constexpr (!has_middle<Cell>()) {
+    if constexpr (!Cell::middle) {
       if (!normed_) {
         for_phases<Cell>([&](auto index) { run_phase<decltype(index)::value>(step, part); });
       }
     }
+    step.previous[0] = before;
     if (projected_) project(step);
     if (zones_) zone_out(step);
     if (call_.variant.whole_states) copy_states(step);
@@ -365,8 +372,8 @@ class ForwardPass {
   }
   template <int P>
   RNNCELLS_INLINE const T* recurrent_panel(int64_t v0) const {
-    return recurrent_weights_ + layout_.phase_begin(P) * size_.outputs +
-           v0 * PhaseLayout<Cell, P>::recurrent_shares * lanes * size_.outputs;
+    return recurrent_weights_ + layout_.phase_begin(P) * depth() +
+           v0 * PhaseLayout<Cell, P>::recurrent_shares * lanes * depth();
   }
 
   template <int P>
@@ -377,8 +384,11 @@ class ForwardPass {
     if constexpr (operand_slot >= 0) {
       source = {step.saved.base + operand_slot * saved_width(), step.saved.stride, nullptr};
     }
-    if (masks_) source = masked(step, source);
-    const Operand<T> operand = as_operand<S>(source, 1, step.rows, size_.outputs, step.wide);
+    Operand<T> operand{nullptr, 0, 0};
+    if constexpr (has_recurrent_product<Cell>()) {
+      if (masks_) source = masked(step, source);
+      operand = as_operand<S>(source, 1, step.rows, size_.outputs, step.wide);
+    }
     for_panels<P>(part, [&](auto vectors, int64_t v0) {
       constexpr int count = decltype(vectors)::value;
       constexpr int width = L::shares * count;
@@ -387,7 +397,7 @@ class ForwardPass {
       for_row_tiles(step.rows, tile_rows(width), [&](int64_t first, int64_t tile_height) {
         const Factors<T> input{fused_ ? size_.inputs : 0, step.x[first], step.x.row_stride,
                                step.x.column_stride, input_panel<P>(v0)};
-        const Factors<T> recurrent{size_.outputs, operand[first], operand.row_stride, 1,
+        const Factors<T> recurrent{depth(), operand[first], operand.row_stride, 1,
                                    recurrent_panel<P>(v0)};
         tile_kernel<T, width, L::input_shares * count, L::recurrent_begin * count>(tile_height)(
             step.shares[first] + panel, step.shares.stride, input, recurrent, tile, width * lanes);
@@ -395,9 +405,9 @@ class ForwardPass {
           const int64_t unit = (v0 + v) * lanes;
           const int present = static_cast<int>(smaller(lanes, size_.units - unit));
           if (present == lanes) {
-            run_cell<P, true>(step, first, tile_height, unit, lanes, tile + v * lanes, count);
+            run_cells<P, true>(step, first, tile_height, unit, lanes, tile + v * lanes, count);
           } else {
-            run_cell<P, false>(step, first, tile_height, unit, present, tile + v * lanes, count);
+            run_cells<P, false>(step, first, tile_height, unit, present, tile + v * lanes, count);
           }
         }
       });
@@ -422,7 +432,7 @@ class ForwardPass {
       for_units([&](auto full, int64_t unit, int present) {
         run_normed_cell<0, decltype(full)::value>(step, row, unit, present, values, middle);
       });
-      if constexpr (has_middle<Cell>()) {
+      if constexpr (Cell::middle) {
         normalise_row(middle, size_.units);
         for_units([&](auto full, int64_t unit, int present) {
           run_normed_cell<1, decltype(full)::value>(step, row, unit, present, values, middle);
@@ -484,6 +494,23 @@ class ForwardPass {
         store_lanes<Full>(next[i], step.made[i][row] + unit, present);
       }
     }
+  }
+
+  // An open cell's functions are calls anyhow: one copy of them serves tiles of every width.
+  template <int P, bool Full>
+  RNNCELLS_INLINE void run_cells(const Step& step, int64_t first, int64_t height, int64_t unit,
+                                 int present, const T* tile, int64_t count) const {
+    if constexpr (Cell::open) {
+      run_cell_apart<P, Full>(step, first, height, unit, present, tile, count);
+    } else {
+      run_cell<P, Full>(step, first, height, unit, present, tile, count);
+    }
+  }
+  template <int P, bool Full>
+  RNNCELLS_OUT_OF_LINE void run_cell_apart(const Step& step, int64_t first, int64_t height,
+                                           int64_t unit, int present, const T* tile,
+                                           int64_t count) const {
+    run_cell<P, Full>(step, first, height, unit, present, tile, count);
   }
 
   // The cell on one vector of units and the rows of a tile, `count` vectors of units wide.

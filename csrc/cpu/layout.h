@@ -17,12 +17,8 @@ template <class Cell>
 constexpr void check_cell() {
   static_assert(Cell::states >= 1 && Cell::states <= max_states, "too many states");
   static_assert(Cell::unit_parameters == 0 || Cell::open, "they come with Terms");
-}
-
-template <class Cell>
-constexpr bool has_middle() {
-  if constexpr (Cell::open) return Cell::middle;
-  return false;
+  static_assert(has_recurrent_product<Cell>() || Cell::unit_parameters == Cell::gates,
+                "without a product W_hh is one value a unit and gate");
 }
 
 template <class Cell, int P>
@@ -132,7 +128,8 @@ RNNCELLS_OUT_OF_LINE void pack_biases(const Weights<S>& weights, int64_t units,
           if (unit < units && share < L::input_shares && weights.input_bias != nullptr) {
             bias += widen(weights.input_bias[index * weights.input_bias_stride]);
           }
-          if (unit < units && share >= L::recurrent_begin && weights.recurrent_bias != nullptr) {
+          if (unit < units && (share >= L::recurrent_begin || !has_recurrent_product<Cell>()) &&
+              weights.recurrent_bias != nullptr) {
             bias += widen(weights.recurrent_bias[index * weights.recurrent_bias_stride]);
           }
           *row++ = bias;
@@ -144,14 +141,15 @@ RNNCELLS_OUT_OF_LINE void pack_biases(const Weights<S>& weights, int64_t units,
 
 // The learned values per unit, [K, units filled up to whole vectors].
 template <class Cell, class S>
-RNNCELLS_INLINE void pack_unit_parameters(const Weights<S>& weights, int64_t units,
-                                          Compute<S>* packed) {
+RNNCELLS_OUT_OF_LINE void pack_unit_parameters(const Weights<S>& weights, int64_t units,
+                                               Compute<S>* packed) {
   const int64_t padded = ShareLayout<Cell, Compute<S>>(units).padded();
   for (int k = 0; k < Cell::unit_parameters; ++k) {
     Compute<S>* row = packed + k * padded;
     for (int64_t j = 0; j < padded; ++j) {
       const bool given = weights.unit_parameters != nullptr && j < units;
-      row[j] = given ? widen(weights.unit_parameters[k * units + j]) : Compute<S>(0);
+      const int64_t place = (k * units + j) * weights.unit_parameter_stride;
+      row[j] = given ? widen(weights.unit_parameters[place]) : Compute<S>(0);
     }
   }
 }

@@ -16,21 +16,24 @@ RNNCELLS_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 RNNCELLS_INLINE int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
 RNNCELLS_INLINE int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// What an empty buffer points to: many passes have many that only a variant fills.
+alignas(64) inline unsigned char no_bytes[64];
+constexpr void* nothing = no_bytes;
+
+RNNCELLS_OUT_OF_LINE inline void* allocate(int64_t bytes) {
+  void* data = std::aligned_alloc(64, static_cast<size_t>(ceil_divide(bytes, 64) * 64));
+  if (data == nullptr) throw std::bad_alloc();
+  return data;
+}
+
 // Uninitialised elements on a cache line's boundary.
 template <class T>
 class Buffer {
  public:
-  explicit Buffer(int64_t size) {
-    if (size == 0) {
-      data_ = reinterpret_cast<T*>(nothing);
-      return;
-    }
-    const size_t bytes = static_cast<size_t>(ceil_divide(size * sizeof(T), 64) * 64);
-    data_ = static_cast<T*>(std::aligned_alloc(64, bytes));
-    if (data_ == nullptr) throw std::bad_alloc();
-  }
+  explicit Buffer(int64_t size)
+      : data_(static_cast<T*>(size == 0 ? nothing : allocate(size * int64_t{sizeof(T)}))) {}
   ~Buffer() {
-    if (static_cast<const void*>(data_) != nothing) std::free(data_);
+    if (data_ != nothing) std::free(data_);
   }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
@@ -42,9 +45,6 @@ class Buffer {
   }
 
  private:
-  // What an empty one points to: many passes have many that only a variant fills.
-  alignas(64) inline static unsigned char nothing[64];
-
   T* data_;
 };
 

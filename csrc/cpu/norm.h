@@ -100,7 +100,7 @@ class NormedShares {
         input_(norm == Norm::none ? 0 : packed_size<T>(size.inputs, rows_)),
         recurrent_(norm == Norm::none ? 0 : packed_size<T>(size.outputs, rows_)),
         scales_(norm == Norm::none ? 0 : 4 * rows_) {
-    if (norm == Norm::none) return;
+    if (!Cell::row_statistics || norm == Norm::none) return;
     pack_columns(projection_phase, projection_phase.shares, panel_vectors, rows_, w.input,
                  w.input_row_stride, w.input_column_stride, size.inputs, input_.get());
     pack_columns(projection_phase, projection_phase.shares, panel_vectors, rows_, w.recurrent,

@@ -19,7 +19,7 @@ class PackedWeights {
   // Where each part begins; the biases come first.
   int64_t input() const { return layout_.row(); }
   int64_t recurrent() const { return input() + layout_.row() * size_.inputs; }
-  int64_t projection() const { return recurrent() + layout_.row() * size_.outputs; }
+  int64_t projection() const { return recurrent() + layout_.row() * depth(); }
   int64_t unit_parameters() const {
     return projection() + (projected_ ? packed_size<T>(size_.units, size_.outputs) : 0);
   }
@@ -33,6 +33,7 @@ class PackedWeights {
       pack_columns(L::phase, L::phase.input, L::unit_vectors, size_.units, w.input,
                    w.input_row_stride, w.input_column_stride, size_.inputs,
                    out + input() + layout_.phase_begin(P) * size_.inputs);
+      if (depth() == 0) return;
       pack_columns(L::phase, L::phase.recurrent, L::unit_vectors, size_.units, w.recurrent,
                    w.recurrent_row_stride, w.recurrent_column_stride, size_.outputs,
                    out + recurrent() + layout_.phase_begin(P) * size_.outputs);
@@ -46,6 +47,9 @@ class PackedWeights {
   }
 
  private:
+  // Of the recurrent product.
+  int64_t depth() const { return has_recurrent_product<Cell>() ? size_.outputs : 0; }
+
   const Sizes size_;
   const ShareLayout<Cell, T> layout_;
   const bool projected_;

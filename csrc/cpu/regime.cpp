@@ -43,9 +43,7 @@ Regime wanted(const CellFacts& cell, const Sizes& sizes, const CallFacts& call) 
 }  // namespace
 
 Regime choose_regime(const CellFacts& cell, const Sizes& sizes, const CallFacts& call) {
-  if (call.ragged || call.projected || call.varied || cell.phases > 1 || cell.open) {
-    return Regime::units;
-  }
+  if (call.ragged || call.projected || call.varied || cell.units_only) return Regime::units;
   const Regime regime = wanted(cell, sizes, call);
   if (regime == Regime::depth && !call.unit_strides) return Regime::units;
   if (regime == Regime::batch && call.keeps && (call.rowwise || call.recompute)) {

@@ -248,7 +248,7 @@ RNNCELLS_INLINE void clear_row(S* to, int64_t n) {
 
 // n values, widened or narrowed.
 template <class S>
-RNNCELLS_INLINE void widen_row(const S* from, int64_t n, Compute<S>* to) {
+RNNCELLS_INLINE void widen_values(const S* from, int64_t n, Compute<S>* to) {
   constexpr int lanes = Vec<Compute<S>>::lanes;
   int64_t j = 0;
   for (; j + lanes <= n; j += lanes) load_vector(from + j).store(to + j);
@@ -256,7 +256,11 @@ RNNCELLS_INLINE void widen_row(const S* from, int64_t n, Compute<S>* to) {
   if (left > 0) load_vector(from + j, left).store(to + j, left);
 }
 template <class S>
-RNNCELLS_INLINE void narrow_row(const Compute<S>* from, int64_t n, S* to) {
+RNNCELLS_OUT_OF_LINE void widen_row(const S* from, int64_t n, Compute<S>* to) {
+  widen_values(from, n, to);
+}
+template <class S>
+RNNCELLS_OUT_OF_LINE void narrow_row(const Compute<S>* from, int64_t n, S* to) {
   using V = Vec<Compute<S>>;
   int64_t j = 0;
   for (; j + V::lanes <= n; j += V::lanes) store_vector(V::load(from + j), to + j);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "cells/philox.h"
+#include "cpu/row_sums.h"
 #include "cpu/steps.h"
 
 namespace rnncells {
@@ -32,8 +33,8 @@ RNNCELLS_OUT_OF_LINE void draw_row(const Variant& variant, uint32_t purpose, int
 
 // The mask on h of one sequence, for all its time steps: 0 or 1 / (1 - rate).
 template <class T>
-RNNCELLS_INLINE void draw_recurrent_mask(const Variant& variant, int64_t sequence, int64_t n,
-                                         T* out) {
+RNNCELLS_OUT_OF_LINE void draw_recurrent_mask(const Variant& variant, int64_t sequence, int64_t n,
+                                              T* out) {
   const double rate = variant.recurrent_dropout;
   draw_row(variant, draw_recurrent_dropout, 0, sequence, rate, T(0), static_cast<T>(1 / (1 - rate)),
            n, out);
@@ -41,8 +42,8 @@ RNNCELLS_INLINE void draw_recurrent_mask(const Variant& variant, int64_t sequenc
 
 // How much of state i stays in one step: 0 or 1, or, where nothing is drawn, what is expected.
 template <class T>
-RNNCELLS_INLINE void zoneout_row(const Variant& variant, int i, int64_t step, int64_t sequence,
-                                 int64_t n, T* out) {
+RNNCELLS_OUT_OF_LINE void zoneout_row(const Variant& variant, int i, int64_t step, int64_t sequence,
+                                      int64_t n, T* out) {
   const double rate = variant.zoneout[i];
   if (variant.draws) {
     draw_row(variant, draw_zoneout + i, step, sequence, rate, T(1), T(0), n, out);
@@ -53,7 +54,7 @@ RNNCELLS_INLINE void zoneout_row(const Variant& variant, int i, int64_t step, in
 
 // out = a * b, rounded as it is stored.
 template <class S>
-RNNCELLS_INLINE void multiply_row(const S* a, const Compute<S>* b, int64_t n, S* out) {
+RNNCELLS_OUT_OF_LINE void multiply_row(const S* a, const Compute<S>* b, int64_t n, S* out) {
   using V = Vec<Compute<S>>;
   int64_t j = 0;
   for (; j + V::lanes <= n; j += V::lanes) {
@@ -66,8 +67,8 @@ RNNCELLS_INLINE void multiply_row(const S* a, const Compute<S>* b, int64_t n, S*
 // out = what stays of `before` and the rest of `made`. A value of which nothing is taken cannot
 // spoil the sum, not even a NaN.
 template <class S>
-RNNCELLS_INLINE void mix_row(const S* before, const S* made, const Compute<S>* stays, int64_t n,
-                             S* out) {
+RNNCELLS_OUT_OF_LINE void mix_row(const S* before, const S* made, const Compute<S>* stays,
+                                  int64_t n, S* out) {
   using T = Compute<S>;
   for (int64_t j = 0; j < n; ++j) {
     const T a = widen(before[j]), b = widen(made[j]), part = stays[j];

@@ -94,7 +94,8 @@ class WeightGradients {
     for_phases<Cell>([&](auto index) {
       constexpr Phase phase = Cell::phase(decltype(index)::value);
       scatter_bias(phase, phase.input, call_.input_bias_gradient);
-      scatter_bias(phase, phase.recurrent, call_.recurrent_bias_gradient);
+      scatter_bias(phase, has_recurrent_product<Cell>() ? phase.recurrent : phase.shares,
+                   call_.recurrent_bias_gradient);
     });
   }
 
@@ -183,7 +184,7 @@ class WeightGradients {
   // one product, with the rows [hidden state before the step, input, 1]. It is taken whichever of
   // them are asked for, so that none changes by a bit with what else is.
   bool can_join() const {
-    return Cell::phases == 1 && call_.variant.norm == Norm::none &&
+    return Cell::phases == 1 && has_recurrent_product<Cell>() && call_.variant.norm == Norm::none &&
            call_.weights.projection == nullptr && size_.units <= widest &&
            size_.units + size_.inputs + 1 <= joined_width() &&
            (wants_bias_ || wants(input) || wants(recurrent));
@@ -263,8 +264,7 @@ class WeightGradients {
     const int64_t column = panel * widest;
     if (weight == projection) {
       const int64_t width = slots_ * size_.units;
-      const S* hidden = chunk.saved + (made_slot_ - 1) * size_.units;
-      const auto row_at = [&](int64_t k) { return hidden + k * width; };
+      const RowSource row_at{nullptr, chunk.saved + (made_slot_ - 1) * size_.units, width};
       multiply(projection, projection_phase, projection_phase.shares, chunk.output_gradients,
                size_.outputs, size_.outputs, row_at, 1, chunk.rows, column, split, space, touched);
       return;
@@ -273,33 +273,37 @@ class WeightGradients {
       constexpr int P = decltype(index)::value;
       constexpr Phase phase = Cell::phase(P);
       if (weight == input) {
-        const auto row_at = [&](int64_t k) { return x_rows_.get()[k]; };
+        const RowSource row_at{x_rows_.get(), nullptr, 0};
         multiply(input, phase, phase.input, chunk.input_gradients, width_, size_.units, row_at,
                  call_.x_column_stride, chunk.rows, column, split, space, touched);
       } else if constexpr (phase.recurrent.count == 0) {
         return;  // a row to normalise
       } else if constexpr (phase.operand >= 0) {
-        const int64_t width = slots_ * size_.units;
-        const S* operand = chunk.saved + phase.operand * size_.units;
-        const auto row_at = [&](int64_t k) {
-          return masks() ? masked_rows(P, chunk, k) : operand + k * width;
-        };
+        RowSource row_at{nullptr, chunk.saved + phase.operand * size_.units, slots_ * size_.units};
+        if (masks()) row_at = {nullptr, masked_rows(P, chunk, 0), size_.outputs};
         multiply(recurrent, phase, phase.recurrent, chunk.gradients, width_, size_.units, row_at, 1,
                  chunk.rows, column, split, space, touched);
       } else {
-        const auto row_at = [&](int64_t k) { return hidden_rows_.get()[k]; };
+        const RowSource row_at{hidden_rows_.get(), nullptr, 0};
         multiply(recurrent, phase, phase.recurrent, chunk.gradients, width_, size_.units, row_at, 1,
                  chunk.rows, column, split, space, touched);
       }
     });
   }
 
+  // Rows by their addresses, or `width` apart.
+  struct RowSource {
+    const S* const* rows;
+    const S* base;
+    int64_t width;
+    const S* operator()(int64_t k) const { return rows == nullptr ? base + k * width : rows[k]; }
+  };
+
   // Adds a panel of columns of the product (gradients of `range`, transposed) x (rows of the
   // operand) to the weight's gradient, in one part of the units of each gate.
-  template <class RowAt>
   RNNCELLS_OUT_OF_LINE void multiply(Weight weight, const Phase& phase, Range range,
                                      const T* gradients, int64_t gradient_width, int64_t gate_rows,
-                                     const RowAt& row_at, int64_t column_stride, int64_t rows,
+                                     const RowSource& row_at, int64_t column_stride, int64_t rows,
                                      int64_t column, int64_t split, T* panel, unsigned& touched) {
     const int64_t begin = gate_rows * split / splits_, end = gate_rows * (split + 1) / splits_;
     const int64_t present = smaller(widest, columns(weight) - column);

@@ -15,7 +15,7 @@ its options change, :mod:`~rnncells.reference.declare` which parameters that tak
 :mod:`~rnncells.reference.loop` whole layers.
 """
 
-from rnncells.reference.declare import CELLS, WITHOUT_ENGINE, Cell, Step, declaration
+from rnncells.reference.declare import CELLS, Cell, Step, declaration
 from rnncells.reference.loop import layer, sequence, trajectory
 from rnncells.reference.steps import (
     States,
@@ -42,7 +42,6 @@ __all__ = [
     "CELLS",
     "LAYER_NORM_EPS",
     "PLAIN",
-    "WITHOUT_ENGINE",
     "Cell",
     "States",
     "Step",

@@ -27,6 +27,10 @@ class Cell:
         extras: further parameters: their names, and how many times H each has. They come last in
             the list of a direction's weights.
         variant: its options; None for none.
+        per_unit_recurrence: ``w_hh`` is [gates * H], values of the units, and there is no recurrent
+            product.
+        positive: states that are sums of positive numbers, and so are drawn above zero by
+            :mod:`rnncells.testing`.
     """
 
     step: Step
@@ -34,6 +38,8 @@ class Cell:
     states: tuple[str, ...]
     extras: tuple[tuple[str, int], ...] = ()
     variant: Variant | None = None
+    per_unit_recurrence: bool = False
+    positive: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         named: dict[str, object] = {"gates": self.gates, "states": self.states}
@@ -65,12 +71,10 @@ CELLS: dict[str, Cell] = {
     "lstm": Cell(steps.lstm, gates=("i", "f", "g", "o"), states=("h", "c")),
     "gru": Cell(steps.gru, gates=("r", "z", "n"), states=("h",)),
     "mgu": Cell(steps.mgu, gates=("f", "n"), states=("h",)),
-}
-
-# Specified, and not yet in the engines: what has a kernel moves up.
-WITHOUT_ENGINE: dict[str, Cell] = {
-    "indrnn": Cell(steps.indrnn, gates=("h",), states=("h",)),
-    "slstm": Cell(steps.slstm, gates=("i", "f", "z", "o"), states=("h", "c", "n", "m")),
+    "indrnn": Cell(steps.indrnn, gates=("h",), states=("h",), per_unit_recurrence=True),
+    "slstm": Cell(
+        steps.slstm, gates=("i", "f", "z", "o"), states=("h", "c", "n", "m"), positive=("n",)
+    ),
 }
 
 
@@ -91,14 +95,15 @@ def declaration(cell: str | Cell, variant: Variant = PLAIN) -> Cell:
         if variant != PLAIN:
             raise ValueError("variant: a Cell brings its own, and none can be given beside it")
         return cell
-    found = CELLS[cell] if cell in CELLS else WITHOUT_ENGINE[cell]
+    found = CELLS[cell]
     if variant == PLAIN:
         return found
     for problem in _problems(cell, variant):
         raise ValueError(problem)
     gates = found.gates[1:] if variant.coupled else found.gates
     step = found.step if variant.reset_after else steps.gru_reset_before
-    return Cell(step, gates, found.states, _extras(cell, len(gates), variant), variant)
+    extras, per_unit = _extras(cell, len(gates), variant), found.per_unit_recurrence
+    return Cell(step, gates, found.states, extras, variant, per_unit, found.positive)
 
 
 def _extras(cell: str, gates: int, variant: Variant) -> tuple[tuple[str, int], ...]:

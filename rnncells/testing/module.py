@@ -94,7 +94,10 @@ class Structure:
             each = len(shapes) // directions
             units = shapes[0][0] // gates
             outputs = shapes[1][-1] if len(shapes) > 1 else 0
-            own: list[tuple[int, ...]] = [(gates * units, inputs), (gates * units, outputs)]
+            recurrent: tuple[int, ...] = (gates * units, outputs)
+            if cell.per_unit_recurrence:
+                outputs, recurrent = units, (gates * units,)
+            own: list[tuple[int, ...]] = [(gates * units, inputs), recurrent]
             own += [(gates * units,)] * 2 if each >= 4 else []
             own += [(outputs, units)] if each % 2 else []
             if shapes != own * directions or (each % 2 == 0 and outputs != units):

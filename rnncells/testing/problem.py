@@ -119,12 +119,13 @@ class Problem:
             steps, rows = x.shape[0], x.shape[0] * x.shape[1]
             rows = rows if self.lengths is None else int(self.lengths.sum())
         gates = len(self.declared.gates)
+        per_unit = self.declared.per_unit_recurrence
         return LayerShape(
             steps=steps,
             rows=rows,
             inputs=weight.shape[1],
             units=weight.shape[0] // gates,
-            outputs=recurrent.shape[1],
+            outputs=recurrent.shape[-1] // (gates if per_unit else 1),
             gates=gates,
             directions=2 if self.bidirectional else 1,
             projected="w_hr" in self.inputs,
@@ -202,7 +203,7 @@ def make_problem(
             hidden state unit by unit.
     """
     declared = reference.declaration(cell)
-    if proj and cell in ("gru", "mgu"):
+    if proj and cell in ("gru", "mgu", "indrnn"):
         raise ValueError(f"proj: {cell} mixes its hidden state unit by unit, so P has to be H")
     generator = torch.Generator().manual_seed(seed)
 
@@ -215,15 +216,18 @@ def make_problem(
     widths = dict(zip(declared.states, [P] + [H] * (len(declared.states) - 1), strict=True))
     for state in declared.states if states else ():
         inputs[f"{state}_0"] = uniform(D, B, widths[state])
+        if state in declared.positive:
+            inputs[f"{state}_0"] = above_zero(inputs[f"{state}_0"], torch.float32)
     for suffix in ("", "_reverse")[:D]:
         inputs[f"w_ih{suffix}"] = uniform(rows, I, bound=bound)
-        inputs[f"w_hh{suffix}"] = uniform(rows, P, bound=bound)
+        per_unit = declared.per_unit_recurrence
+        inputs[f"w_hh{suffix}"] = uniform(*([rows] if per_unit else [rows, P]), bound=bound)
         if bias:
             inputs[f"b_ih{suffix}"] = uniform(rows, bound=bound)
             inputs[f"b_hh{suffix}"] = uniform(rows, bound=bound)
         if proj:
             inputs[f"w_hr{suffix}"] = uniform(P, H, bound=bound)
-    if cell == "rnn_relu" and not kinks:
+    if cell in ("rnn_relu", "indrnn") and not kinks:
         _drive_units(inputs, I, H)
 
     own = cell if isinstance(cell, Cell) else None
@@ -234,6 +238,11 @@ def make_problem(
         return problem
     found = draw_lengths(T, B, seed) if lengths is None or lengths == "draw" else lengths
     return _cut(problem, check_lengths(found, T, B), packed, padding)
+
+
+def above_zero(drawn: Tensor, dtype: torch.dtype) -> Tensor:
+    """What was drawn from -1 to 1, from 1/2 to 3/2, with the values that ``dtype`` has."""
+    return (1 + drawn / 2).to(dtype).double()
 
 
 def draw_cotangents(

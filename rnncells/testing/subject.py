@@ -32,6 +32,7 @@ from rnncells.testing.module import (
 from rnncells.testing.problem import (
     HALF,
     LayerShape,
+    above_zero,
     call,
     draw_cotangents,
     draw_lengths,
@@ -143,6 +144,9 @@ class ModuleSubject:
         inputs = {"x": uniform(T, B, structure.widths[0][0], bound=math.sqrt(3))}
         if case.states:
             inputs |= {f"{state}_0": uniform(*shapes[f"{state}_n"]) for state in states}
+            for name in (f"{state}_0" for state in self.cell.positive):
+                values = case.dtype if case.dtype in HALF else torch.float32
+                inputs[name] = above_zero(inputs[name], values)
         cotangents = draw_cotangents(case.loss, shapes, uniform)
 
         lengths = outside = None
