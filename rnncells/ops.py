@@ -15,10 +15,11 @@ directions, R reserve slots of the cell):
   y and grad_y [T, B, D * P] or [N, D * P];
 - states, last, grad_last: the hidden state [D, B, P], every other [D, B, H]; or none (zeros), which
   a packed x does not allow;
-- weights: for each direction weight_ih [gates * H, I], weight_hh [gates * H, P], with biases
-  bias_ih and bias_hh [gates * H], with a projection weight_hr [P, H], with layer norm its scales
-  and shifts in the order of ``reference.declaration``, and for a cell that has K learned values
-  per unit these [K * H];
+- weights: for each direction weight_ih [gates * H, I], weight_hh [gates * H, P] (of a cell without
+  a recurrent product [gates * H]), with biases bias_ih and bias_hh [gates * H], with a projection
+  weight_hr [P, H], with layer norm its scales and shifts in the order of
+  ``reference.declaration``, and for a cell that has K learned values per unit besides these [K *
+  H];
 - lengths: the B sequences' numbers of time steps, 1 to T, int64, on the CPU, or on CUDA beside x,
   where nobody waits to check them: one out of range counts as the nearest that is not; None where
   all have T. Behind a sequence's end x is not read, y and the gradient of x are zero;

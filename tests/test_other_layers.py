@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 import rnncells
 from rnncells import reference
+from rnncells.testing import assert_layer_parity
 from tests.kinds import name_of
 
 T, B, I, H = 6, 4, 3, 7
@@ -112,6 +113,13 @@ def test_is_the_specification(
     zeros = [torch.zeros_like(state) for state in states_of(hx)]
     layer.batch_first = False
     same(layer(x)[0], specified(layer, x, zeros)[0])
+
+
+@pytest.mark.slow
+@kinds
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_parity_of_whole_layers(kind: Any, dtype: torch.dtype) -> None:
+    assert_layer_parity(kind, kind.cell_name, dtypes=[dtype])
 
 
 @kinds

@@ -22,8 +22,8 @@ using AllCells = CellList<  //
     Gru,                    //
     Mgu>;
 
-// The CPU engine alone has these, with its lanes over the units: they take a fifth of the time to
-// compile. Those that take Terms, and any other.
+// The CPU engine alone has these, with its lanes over the units, which is less to compile: those
+// that take Terms, and any other.
 using CpuCells = CellList<  //
     RnnOpen,                //
     LstmOpen<false>,        //
