@@ -49,10 +49,11 @@ def weights_of(problem: Problem) -> list[Tensor]:
 def varied_as(name: str, problem: Problem, drawn: bool = True, resets: bool = True) -> Varied:
     rates = RATES[name]
     if rates.zoneout:
-        rates = rates._replace(zoneout=rates.zoneout[: _C.cells()[problem.cell]["states"]])
+        given = 2 if problem.cell == "lstm" else 1  # of h, and of the LSTM's c
+        rates = rates._replace(zoneout=rates.zoneout[:given])
     packed = problem.batch_sizes is not None
-    given = draw_resets(problem) if resets and not packed else None
-    return Varied(write(rates), SEED if drawn else None, given)
+    marks = draw_resets(problem) if resets and not packed else None
+    return Varied(write(rates), SEED if drawn else None, marks)
 
 
 def specified(varied: Varied) -> Any:
