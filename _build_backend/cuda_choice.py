@@ -2,7 +2,7 @@
 
 It is where torch is a CUDA build and a toolkit of the same major version is there, a GPU or not.
 ``FORCE_CPU=1`` leaves it out, ``FORCE_CUDA=1`` refuses to leave it out, ``TORCH_CUDA_ARCH_LIST``
-names other GPUs.
+names other GPUs, of compute capability 8.0 or later; PTX of 9.0 or later is what has clusters.
 """
 
 import os
@@ -14,6 +14,8 @@ from pathlib import Path
 # Machine code for the A100, the H100 and H200, and the consumer cards of 2025; PTX for later ones.
 ARCHITECTURES = "8.0;9.0+PTX;12.0+PTX"
 FIRST_WITH_120 = (12, 8)
+OLDEST = 80
+NO, YES = ("", "0", "false", "no", "off"), ("1", "true", "yes", "on")
 
 
 def toolkit() -> Path | None:
@@ -44,9 +46,13 @@ def choose(torch_cuda: str | None) -> Path | None:
         torch_cuda: ``torch.version.cuda``.
 
     Raises:
-        SystemExit: FORCE_CUDA asks for the engine, and it cannot be built.
+        SystemExit: FORCE_CUDA asks for the engine, and it cannot be built, or one of the variables
+            makes no sense.
     """
-    if os.environ.get("FORCE_CPU") == "1":
+    forced, left_out = _asked("FORCE_CUDA"), _asked("FORCE_CPU")
+    if forced and left_out:
+        raise SystemExit("rnncells: FORCE_CUDA and FORCE_CPU exclude each other.")
+    if left_out:
         return None
     folder = toolkit()
     if torch_cuda is None:
@@ -58,13 +64,32 @@ def choose(torch_cuda: str | None) -> Path | None:
         reason = f"torch is built for CUDA {torch_cuda}, and the toolkit in {folder} is {have}"
     else:
         os.environ["CUDA_HOME"] = str(folder)
-        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", architectures(release(folder)))
+        if not os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip():
+            os.environ["TORCH_CUDA_ARCH_LIST"] = architectures(release(folder))
+        _check_architectures(os.environ["TORCH_CUDA_ARCH_LIST"])
         return folder
-    if os.environ.get("FORCE_CUDA") == "1":
+    if forced:
         raise SystemExit(f"rnncells: FORCE_CUDA=1, but {reason}.")
     if torch_cuda is not None:
         print(f"rnncells: built without its CUDA engine: {reason}")
     return None
+
+
+def _asked(name: str) -> bool:
+    value = os.environ.get(name, "").lower()
+    if value not in NO + YES:
+        raise SystemExit(f"rnncells: {name}: expected 1 or 0, got {value!r}.")
+    return value in YES
+
+
+def _check_architectures(names: str) -> None:
+    for name in re.split(r"[;\s]+", names.strip()):
+        found = re.fullmatch(r"(\d+)\.(\d)[af]?(\+PTX)?", name)
+        if found and int(found[1] + found[2]) < OLDEST:
+            raise SystemExit(
+                f"rnncells: TORCH_CUDA_ARCH_LIST names {name}, and the kernels need compute "
+                "capability 8.0 or later (asynchronous copies)."
+            )
 
 
 def architectures(toolkit_release: tuple[int, int]) -> str:

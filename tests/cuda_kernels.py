@@ -108,12 +108,16 @@ def compile_all(
 
 def table(kernels: Iterable[Kernel]) -> str:
     """The kernels in lines."""
-    lines = [f"{'kernel':58} {'sm':>4} {'registers':>9} {'shared':>7} {'stack':>6} {'spills':>6}"]
+    lines = [f"{'kernel':58} {'sm':>4} {'registers':>9} {'static':>7} {'stack':>6} {'spills':>6}"]
     lines += [
         f"{k.name:58} {k.architecture:>4} {k.registers:9} {k.static_shared:7} {k.stack:6} "
         f"{k.spills:6}"
         for k in sorted(kernels, key=lambda kernel: (kernel.name, int(kernel.architecture)))
     ]
+    lines.append(
+        "static: bytes of shared memory; the persistent kernels' is dynamic, by the layer's size: "
+        "csrc/cuda/plan.cpp takes no more than the device's block has."
+    )
     return "\n".join(lines)
 
 

@@ -87,7 +87,10 @@ def test_the_engine_is_built_where_torch_and_a_toolkit_agree(
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.6")
     assert cuda_choice.choose("13.0") == toolkit
     assert os.environ["TORCH_CUDA_ARCH_LIST"] == "8.6"
-    monkeypatch.setenv("FORCE_CPU", "1")
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", " ")  # as if it said nothing
+    assert cuda_choice.choose("13.0") == toolkit
+    assert os.environ["TORCH_CUDA_ARCH_LIST"] == cuda_choice.ARCHITECTURES
+    monkeypatch.setenv("FORCE_CPU", "yes")
     assert cuda_choice.choose("13.0") is None
     assert cuda_choice.architectures((12, 6)) == "8.0;9.0+PTX"
 
@@ -103,8 +106,30 @@ def test_why_the_engine_is_not_built(
     monkeypatch.setenv("CUDA_HOME", str(toolkit / "nowhere"))
     assert cuda_choice.choose("13.0") is None
     assert "no CUDA toolkit was found" in capsys.readouterr().out
-    monkeypatch.setenv("FORCE_CUDA", "1")
+    monkeypatch.setenv("FORCE_CUDA", "true")
     with pytest.raises(SystemExit, match="FORCE_CUDA=1, but no CUDA toolkit was found"):
         cuda_choice.choose("13.0")
     with pytest.raises(SystemExit, match=r"FORCE_CUDA=1, but the torch .* is not a CUDA build"):
         cuda_choice.choose(None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("FORCE_CPU", "1", "FORCE_CUDA and FORCE_CPU exclude each other"),
+        ("FORCE_CPU", "maybe", "FORCE_CPU: expected 1 or 0, got 'maybe'"),
+        (
+            "TORCH_CUDA_ARCH_LIST",
+            "7.5;8.0+PTX",
+            r"names 7\.5, and the kernels need .* 8\.0 or later",
+        ),
+        ("TORCH_CUDA_ARCH_LIST", "8.0 7.0+PTX", r"names 7\.0\+PTX"),
+    ],
+)
+def test_variables_that_make_no_sense(
+    toolkit: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv("FORCE_CUDA", "1")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match=told):
+        cuda_choice.choose("13.0")

@@ -87,10 +87,18 @@ struct Search {
     return found;
   }
 
+  bool has_clusters() const { return device.architecture >= 90; }
   bool find(Kernel kernel, PersistentPlan& plan) const {
     if (kernel == Kernel::resident) return resident(plan);
-    if (kernel == Kernel::cluster) return device.architecture >= 90 && cluster(plan);
+    if (kernel == Kernel::cluster) return has_clusters() && cluster(plan);
     return grid(plan);
+  }
+  // Why there is none.
+  const char* unfit(Kernel kernel) const {
+    if (kernel == Kernel::cluster && !has_clusters()) {
+      return "clusters need compute capability 9.0, of the device and of what was compiled";
+    }
+    return "the weights, or a batch of this size, do not fit the device that way";
   }
 };
 
@@ -136,7 +144,7 @@ Choice choose(const DeviceFacts& device, const LayerFacts& layer, bool backward,
       choice.kernel = *forced;
       return choice;
     }
-    choice.refused = reason != nullptr ? reason : "the weights do not fit the device that way";
+    choice.refused = reason != nullptr ? reason : search.unfit(*forced);
   }
   if (reason != nullptr || layer.steps < fewest_steps || layer.batch == 0) return choice;
   for (const Kernel kernel : {Kernel::resident, Kernel::cluster, Kernel::grid}) {
