@@ -84,6 +84,13 @@ constexpr int share_count() {
   return Cell::phase(Cell::phases - 1).shares.end();
 }
 
+// Whether a cell normalises a row that it makes itself.
+template <class Cell>
+constexpr bool has_middle() {
+  if constexpr (Cell::open) return Cell::middle;
+  return false;
+}
+
 // A step of a cell, open or not.
 template <class Cell, int P, class V>
 RNNCELLS_INLINE void cell_forward(const Terms<V>& terms, const V* share, const V* previous, V* next,

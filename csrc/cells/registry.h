@@ -10,6 +10,10 @@ namespace rnncells {
 
 template <class... Cell>
 struct CellList {};
+template <class... Cell>
+constexpr int count_of(CellList<Cell...>) {
+  return sizeof...(Cell);
+}
 
 using AllCells = CellList<  //
     RnnTanh,                //

@@ -19,12 +19,6 @@ constexpr void check_cell() {
   static_assert(Cell::unit_parameters == 0 || Cell::open, "they come with Terms");
 }
 
-template <class Cell>
-constexpr bool has_middle() {
-  if constexpr (Cell::open) return Cell::middle;
-  return false;
-}
-
 template <class Cell, int P>
 struct PhaseLayout {
   static constexpr Phase phase = Cell::phase(P);
