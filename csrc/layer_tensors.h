@@ -1,6 +1,7 @@
 // What the operators of every device do with their arguments: checks, and the sizes read off them.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 
 #include "cpu/engine.h"
@@ -176,6 +177,12 @@ struct LayerTensors {
     return {directions, size.batch, state_width(state)};
   }
   std::vector<int64_t> output_sizes() const { return with_width(directions * size.outputs); }
+  // Of working space in its place.
+  std::vector<int64_t> two_step_sizes() const {
+    return {std::min<int64_t>(size.steps, 2), size.batch, directions * size.outputs};
+  }
+  // Of a state besides h after every time step.
+  std::vector<int64_t> series_sizes() const { return with_width(directions * size.units); }
   // The reserve's depend on sizes and the cell alone; the full ones, on `recompute` neither.
   std::vector<int64_t> reserve_sizes() const { return reserve_sizes(slots()); }
   std::vector<int64_t> full_reserve_sizes() const { return reserve_sizes(full_slots()); }

@@ -148,6 +148,8 @@ struct Layer : LayerTensors {
     call.weights = weights_of<T>(direction);
     call.y_batch_stride = directions * size.outputs;
     call.y_step_stride = size.batch * call.y_batch_stride;
+    call.series_batch_stride = directions * size.units;
+    call.series_step_stride = size.batch * call.series_batch_stride;
     call.pool = torch_pool();
   }
 };
@@ -170,16 +172,22 @@ const void* packed_weights(const Layer& layer, const Tensor& packed, int64_t dir
   return head + packed_head;
 }
 
+// `last` are the last states and, where they are asked for, the states besides h after every step.
 template <class T>
 void run_forward(const Layer& layer, const Tensor& y, const std::vector<Tensor>& last,
                  const Tensor* reserve, const Tensor* packed) {
+  const int states = layer.facts.states;
   for (int64_t d = 0; d < layer.directions; ++d) {
     ForwardCall<T> call{};
     layer.fill<T>(call, d, reserve != nullptr, packed != nullptr);
     if (packed != nullptr) call.packed = packed_weights<T>(layer, *packed, d);
     call.y = mutable_data<T>(y) + d * layer.size.outputs;
-    for (size_t i = 0; i < last.size(); ++i) {
+    call.two_steps = layer.variant.last_only && reserve == nullptr;
+    for (int i = 0; i < states; ++i) {
       call.last[i] = mutable_data<T>(last[i]) + layer.state_offset(i, d);
+    }
+    for (int i = 1; i < states && layer.variant.whole_states; ++i) {
+      call.series[i] = mutable_data<T>(last[states + i - 1]) + d * layer.size.units;
     }
     if (reserve != nullptr && layer.slots() > 0) {
       call.reserve = mutable_data<T>(*reserve) + layer.reserve_offset(d);
@@ -208,10 +216,15 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor> layer_forward(
   const Layer layer(
       {x, states, weights, lengths, batch_sizes, cell, bidirectional, rowwise, recompute}, variant,
       seed, resets);
-  const Tensor y = empty(layer.output_sizes(), layer.dtype);
+  const Tensor y =
+      empty(layer.variant.last_only && !save ? layer.two_step_sizes() : layer.output_sizes(),
+            layer.dtype);
   std::vector<Tensor> last;
-  for (int i = 0; i < layer.engine.facts.states; ++i) {
+  for (int i = 0; i < layer.facts.states; ++i) {
     last.push_back(empty(layer.state_sizes(i), layer.dtype));
+  }
+  for (int i = 1; i < layer.facts.states && layer.variant.whole_states; ++i) {
+    last.push_back(empty(layer.series_sizes(), layer.dtype));
   }
   const Tensor reserve = empty(save ? layer.reserve_sizes() : std::vector<int64_t>{0}, layer.dtype);
   with_type(layer.dtype, [&](auto stored) {
@@ -225,7 +238,7 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor> layer_forward(
 template <class T>
 void run_backward(const Layer& layer, const Tensor& y, const Tensor& reserve,
                   const Tensor* y_gradient, const std::vector<Tensor>& last_gradient,
-                  const Gradients& gradients) {
+                  const std::vector<Tensor>& series_gradient, const Gradients& gradients) {
   const auto target = [](const Tensor* tensor, int64_t offset) -> T* {
     return tensor == nullptr ? nullptr : mutable_data<T>(*tensor) + offset;
   };
@@ -242,6 +255,9 @@ void run_backward(const Layer& layer, const Tensor& y, const Tensor& reserve,
     }
     for (size_t i = 0; i < last_gradient.size(); ++i) {
       call.last_gradient[i] = data<T>(last_gradient[i]) + layer.state_offset(i, d);
+    }
+    for (size_t i = 0; i < series_gradient.size(); ++i) {
+      call.series_gradient[i + 1] = data<T>(series_gradient[i]) + d * layer.size.units;
     }
     call.x_gradient = target(gradients.x, 0);
     call.add_to_x_gradient = d > 0;
@@ -282,7 +298,16 @@ std::vector<Tensor> layer_backward(
       seed, resets);
   layer.check(y, "y", layer.output_sizes());
   layer.check(reserve, "reserve", layer.reserve_sizes());
-  const std::vector<Tensor> last = layer.checked_states(last_gradient, "grad_last");
+  std::vector<Tensor> last = last_gradient, series;
+  for (const int expected = layer.facts.states;
+       layer.variant.whole_states && static_cast<int>(last.size()) > expected; last.pop_back()) {
+    layer.check(last.back(), "grad_last of a whole sequence", layer.series_sizes());
+    series.insert(series.begin(), as_contiguous(last.back()));
+  }
+  RNNCELLS_REQUIRE(series.empty() || static_cast<int>(series.size()) == layer.facts.states - 1,
+                   "expected ", layer.facts.states - 1, " gradients of whole sequences, got ",
+                   series.size());
+  last = layer.checked_states(last, "grad_last");
   std::optional<Tensor> rows = y_gradient;  // with unit stride along its columns
   if (rows.has_value()) {
     layer.check(*rows, "grad_y", layer.output_sizes());
@@ -298,7 +323,7 @@ std::vector<Tensor> layer_backward(
   }
   with_type(layer.dtype, [&](auto stored) {
     run_backward<decltype(stored)>(layer, as_contiguous(y), as_contiguous(reserve),
-                                   rows.has_value() ? &*rows : nullptr, last, gradients);
+                                   rows.has_value() ? &*rows : nullptr, last, series, gradients);
   });
   return gradients.asked;
 }

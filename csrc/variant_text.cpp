@@ -56,8 +56,9 @@ bool has_norm(const CellFacts& cell, Norm norm) {
 
 Variant read_variant(const std::string& text, const CellFacts& cell) {
   Variant variant;
-  if (text.empty() && has_norm(cell, variant.norm)) return variant;
-  for (const std::string_view part : split(text, ';')) {
+  const std::vector<std::string_view> parts =
+      text.empty() ? std::vector<std::string_view>() : split(text, ';');
+  for (const std::string_view part : parts) {
     const size_t equals = part.find('=');
     const std::string_view name = part.substr(0, equals);
     const std::string_view value =
@@ -71,6 +72,10 @@ Variant read_variant(const std::string& text, const CellFacts& cell) {
                     std::to_string(cell.states) + " states");
       }
       for (size_t i = 0; i < rates.size(); ++i) variant.zoneout[i] = read_rate(name, rates[i]);
+    } else if (name == "states" && value == "all") {
+      variant.whole_states = true;
+    } else if (name == "outputs" && value == "last") {
+      variant.last_only = true;
     } else if (cell.open && name == "layer_norm" &&
                (value == "gates" || value == "preactivation")) {
       variant.norm = value == "gates" ? Norm::gates : Norm::preactivation;
@@ -80,7 +85,7 @@ Variant read_variant(const std::string& text, const CellFacts& cell) {
       variant.activations.of_gate = read_activation(name, value);
     } else {
       refuse_text("'" + std::string(name) + "' is unknown to the cell '" + cell.name +
-                  "'; known: recurrent_dropout, zoneout" +
+                  "'; known: recurrent_dropout, zoneout, states, outputs" +
                   (cell.open ? ", activation, recurrent_activation, layer_norm" : ""));
     }
   }

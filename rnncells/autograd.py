@@ -23,7 +23,7 @@ from rnncells.ops import differentiate_twice, gradients, layer_backward, layer_f
 from rnncells.variants import PLAIN, Varied, is_varied
 
 BelowAutograd = torch._C._AutoDispatchBelowAutograd
-BEFORE_X = 9  # arguments of the Functions here before x
+BEFORE_X_EAGER, BEFORE_X = 7, 9  # arguments of the Functions here before x
 
 
 class _EagerLayer(Function):
@@ -33,38 +33,39 @@ class _EagerLayer(Function):
         cell: str,
         bidirectional: bool,
         recompute: bool,
-        variant: str,
+        varied: Varied,
         lengths: Tensor | None,
         batch_sizes: Tensor | None,
-        seed: Tensor | None,
-        resets: Tensor | None,
         states: int,
         x: Tensor,
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         given, weights = list(tensors[:states]), list(tensors[states:])
         inputs = x, given, weights, lengths, batch_sizes
+        ctx.varied = is_varied(varied)
+        # Each argument costs: the last ones are given where they say something.
+        rest = (False, recompute, None, *varied) if ctx.varied or recompute else ()
         with BelowAutograd():
-            y, last, reserve = layer_forward(
-                *inputs,
-                *(cell, bidirectional, True, False, False, recompute, None),
-                *(variant, seed, resets),
-            )
+            y, last, reserve = layer_forward(*inputs, cell, bidirectional, True, False, *rest)
         ctx.cell, ctx.bidirectional, ctx.states = cell, bidirectional, states
-        ctx.recompute, ctx.variant = recompute, variant
+        ctx.recompute, ctx.variant = recompute, varied.variant
         # The caller may change the output in place: saved as itself it would be refused then.
         ctx.changes, ctx.unchanged = _changes_of(y), y._version
-        ctx.save_for_backward(lengths, batch_sizes, seed, resets, y.data, reserve, x, *tensors)
+        drawn = varied[1:] if ctx.varied else ()
+        ctx.save_for_backward(lengths, batch_sizes, y.data, reserve, x, *tensors, *drawn)
         ctx.set_materialize_grads(False)
         return (y, *last)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         grad_y, *grad_last = grads
-        lengths, batch_sizes, seed, resets, y, reserve, x, *tensors = ctx.saved_tensors
+        lengths, batch_sizes, y, reserve, x, *tensors = ctx.saved_tensors
+        varied = PLAIN
+        if ctx.varied:
+            *tensors, seed, resets = tensors
+            varied = Varied(ctx.variant, seed, resets)
         given, weights = tensors[: ctx.states], tensors[ctx.states :]
         inputs = x, given, weights, lengths, batch_sizes
-        varied = Varied(ctx.variant, seed, resets)
         if ctx.changes._version != ctx.unchanged:
             with BelowAutograd():
                 y, _, _ = layer_forward(
@@ -73,14 +74,14 @@ class _EagerLayer(Function):
         saved = *inputs, y, reserve, ctx.cell, ctx.bidirectional
         needs = _asked_for(ctx)
         backward: Any = layer_backward
-        if ctx.recompute or is_varied(varied):
+        if ctx.recompute or ctx.varied:
             backward = partial(layer_backward, recompute=ctx.recompute, **varied._asdict())
         if torch.is_grad_enabled():  # someone will derive the gradient
             found = gradients(backward, saved, grad_y, grad_last, needs)
         else:
             with BelowAutograd():
                 found = gradients(backward, saved, grad_y, grad_last, needs)
-        return (*[None] * BEFORE_X, *found)
+        return (*[None] * BEFORE_X_EAGER, *found)
 
 
 _nothing = torch.empty(0)
@@ -100,7 +101,7 @@ def _asked_for(ctx: Any) -> list[bool]:
     Some require a gradient and are not among what torch.autograd.grad, or backward(inputs=...), was
     called for.
     """
-    needs = ctx.needs_input_grad[BEFORE_X:]
+    needs = ctx.needs_input_grad[BEFORE_X_EAGER:]
     nodes = ctx.next_functions[-len(needs) :]  # lengths, where there are any, come before
     return [
         need and node is not None and _will_run(node)
@@ -277,7 +278,7 @@ def run_layer(
     if torch.compiler.is_compiling():
         if is_exporting():
             if is_varied(varied):
-                refuse("zoneout, dropout in training, other activations, or resets")
+                refuse("zoneout, dropout in training, other activations, resets, or cell states")
             return onnx_layer(x, states, weights, cell, bidirectional, lengths, batch_sizes)
         # An exported program serves inference first: trained, it runs the forward pass once more.
         # (Of is_exporting() itself Dynamo of torch 2.11 says that it is true always.)
@@ -308,9 +309,7 @@ def run_layer(
     inputs = (x, *states, *weights)
     if torch.is_grad_enabled() and any([t.requires_grad for t in inputs]):  # noqa: C419  quicker
         y, *last = _EagerLayer.apply(
-            *(cell, bidirectional, recompute, varied.variant),
-            *(lengths, batch_sizes, varied.seed, varied.resets),
-            len(states),
+            *(cell, bidirectional, recompute, varied, lengths, batch_sizes, len(states)),
             *inputs,
         )
         return y, last

@@ -296,7 +296,8 @@ class LSTM(RecurrentLayer):
             The last layer's hidden states, of the input's layout with D * P features, or a
             PackedSequence, or the last ones alone, [B, D * P]; and (h_n, c_n), the last states of
             each layer and direction, of the layout of ``hx``. As :meth:`OneStateLayer.forward` has
-            it where lengths differ.
+            it where lengths differ. With ``return_cell_states`` a third: the last layer's memory
+            cells after every time step, of the output's layout with D * H features.
 
         Raises:
             What :meth:`OneStateLayer.forward` raises.
@@ -306,8 +307,8 @@ class LSTM(RecurrentLayer):
             return found
         if hx is not None:
             require_pair("lstm", hx)
-        y, (h, c) = self._run(input, hx, lengths, resets)
-        return y, (h, c)
+        y, (h, c, *cells) = self._run(input, hx, lengths, resets)
+        return (y, (h, c), *cells)
 
     # torch.nn.LSTM's own forms of what RNNBase offers for one state.
 

@@ -41,6 +41,10 @@ directions, R reserve slots of the cell):
   packed x;
 - needs: 0 or 1 for x, each state and each weight.
 
+With ``states=all`` in the variant ``last`` and ``grad_last`` go on with each state besides the
+hidden one after every time step, [T, B, D * H] or [N, D * H]; with ``outputs=last`` and without
+``save`` y is working space, [min(T, 2), B, D * P].
+
 float32, float64, float16 and bfloat16, on the CPU and, where the CUDA engine was built, on CUDA.
 There nothing waits for the device, and all works in a CUDA graph; the reserve has a row for each
 row of x always, and with ``recompute`` nothing in it: [D, T, B, 0] or [D, N, 0], and BPTT runs the
@@ -106,13 +110,18 @@ def _forward_fake(
     facts, directions = CELLS[cell], 2 if bidirectional else 1
     units, outputs = unit_count(cell, weights), weights[1].shape[1]
     batch = x.shape[1] if batch_sizes is None else states[0].shape[1]
-    y = x.new_empty((*x.shape[:-1], directions * outputs))
+    steps = x.shape[0] if batch_sizes is None else batch_sizes.shape[0]
+    said = variants.read(variant)
+    rows = (min(steps, 2), batch) if said.last_only and not save else x.shape[:-1]
+    y = x.new_empty((*rows, directions * outputs))
     widths = [outputs] + [units] * (facts["states"] - 1)
     last = [x.new_empty((directions, batch, width)) for width in widths]
+    if said.whole_states:
+        last += [x.new_empty((*x.shape[:-1], directions * units)) for _ in widths[1:]]
     if not save:
         return y, last, x.new_empty((0,))
     slots = facts["reserve"] + is_projected(cell, weights, directions)
-    if any(variants.read(variant).zoneout):
+    if any(said.zoneout):
         slots += facts["states"]
     if recompute:
         slots = 0 if _on_cuda(x) else facts["states"] - 1
@@ -173,18 +182,28 @@ def gradients(
     ``saved`` holds layer_backward's arguments from x to bidirectional. Outputs without a gradient
     count as zero; where none has one, so have the inputs.
     """
-    given = [g for g in grad_last if g is not None]
-    if not any(needs) or (grad_y is None and not given):
+    if not any(needs) or (grad_y is None and all(g is None for g in grad_last)):
         return [None] * len(needs)
-    if given:
-        outputs, units = saved[2][1].shape[1], unit_count(saved[-2], saved[2])
-        widths = [outputs] + [units] * (len(grad_last) - 1)
-        given = [
-            given[0].new_zeros((*given[0].shape[:-1], width)) if g is None else g
-            for g, width in zip(grad_last, widths, strict=True)
-        ]
+    given = _with_zeros(saved, grad_last)
     found = iter(backward(grad_y, given, *saved, [int(needed) for needed in needs]))
     return [next(found) if needed else None for needed in needs]
+
+
+def _with_zeros(saved: Sequence[Any], grad_last: Sequence[Tensor | None]) -> list[Tensor]:
+    """Zeros for those that are missing; none where all are."""
+    there = [g for g in grad_last if g is not None]
+    if len(there) in (0, len(grad_last)):
+        return there
+    x, states, weights, _, batch_sizes, *_, cell, bidirectional = saved
+    units, outputs, count = unit_count(cell, weights), weights[1].shape[1], CELLS[cell]["states"]
+    directions = 2 if bidirectional else 1
+    batch = x.shape[1] if batch_sizes is None else states[0].shape[1]
+    sizes = [(directions, batch, outputs), *[(directions, batch, units)] * (count - 1)]
+    sizes += [(*x.shape[:-1], directions * units)] * (len(grad_last) - count)
+    return [
+        there[0].new_zeros(size) if g is None else g
+        for g, size in zip(grad_last, sizes, strict=True)
+    ]
 
 
 def _forward_context(ctx: Any, inputs: tuple[Any, ...], output: Forward) -> None:
@@ -403,7 +422,8 @@ def forward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[
     samples = info.batch_size
     count = CELLS[cell]["states"]
     if samples == 0:
-        return _of_no_samples(layer_forward, in_dims, arguments), (0, [0] * count, 0)
+        found = _of_no_samples(layer_forward, in_dims, arguments)
+        return found, (0, [0] * len(found[1]), 0)
     apart = _batched(in_dims[2]) or lengths is not None or batch_sizes is not None
     apart = apart or bool(variant) or seed is not None or resets is not None
     if apart or (save and not _row_by_row(x, in_dims[0], weights, cell, rowwise or recompute)):
@@ -414,7 +434,7 @@ def forward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[
         ]
         y = torch.stack([run[0] for run in runs])
         last = [torch.stack(states) for states in zip(*(run[1] for run in runs), strict=True)]
-        return (y, last, torch.stack([run[2] for run in runs])), (0, [0] * count, 0)
+        return (y, last, torch.stack([run[2] for run in runs])), (0, [0] * len(last), 0)
     x = _fold(x, in_dims[0], samples, 1)
     states = _fold_all(states, in_dims[1], samples, 1)
     options: dict[str, Any] = {"rowwise": True, "recompute": bool(recompute), "packed": packed}

@@ -20,7 +20,10 @@ class LayerOptions(TypedDict, total=False):
     stateful: the last states of a call are the initial states of the next, detached: truncated
         BPTT. See :class:`rnncells.state.StateOptions`.
     return_sequences: with ``False`` a call returns, in place of the sequence, the last output alone
-        [B, D * P], of each direction the one after the last step that it walks.
+        [B, D * P], of each direction the one after the last step that it walks. In inference the
+        last layer's sequence is then never in memory; BPTT needs it.
+    return_cell_states: of the LSTM: a call returns the last layer's memory cells after every time
+        step too, as a third result of the output's layout, with D * H features; differentiable.
     go_backwards: each sequence is turned round in time before anything else, within its own length;
         the outputs are in the order in which they are computed.
     init: ``"torch"``, ``"orthogonal"`` or ``"keras"``: :func:`rnncells.parameters.initialise`.
@@ -56,6 +59,7 @@ class LayerOptions(TypedDict, total=False):
     recompute: bool
     stateful: bool
     return_sequences: bool
+    return_cell_states: bool
     go_backwards: bool
     init: str
     forget_bias: float | None
@@ -75,6 +79,7 @@ DEFAULTS: LayerOptions = {
     "recompute": False,
     "stateful": False,
     "return_sequences": True,
+    "return_cell_states": False,
     "go_backwards": False,
     "init": "torch",
     "forget_bias": None,
@@ -161,7 +166,7 @@ def _check_variant(options: Mapping[str, Any], layer: str, cell: str) -> None:
             raise ValueError("layer_norm='gates' and coupled=True exclude each other")
     if not options["reset_after"] and cell != "gru":
         raise ValueError(f"reset_after: only a GRU has a reset gate, not {layer}")
-    for name in ("peephole", "coupled"):
+    for name in ("peephole", "coupled", "return_cell_states"):
         if options[name] and cell != "lstm":
             raise ValueError(f"{name}: only for an LSTM, not {layer}")
 

@@ -108,7 +108,11 @@ class RecurrentLayer(DeclaredLayer):
         y, last = self._stack(x, states, lengths, resets=resets)
         if rank == 2:
             return y.squeeze(1), [state.squeeze(1) for state in last]
-        return (y.transpose(0, 1) if self.batch_first else y), last
+        if self.batch_first:
+            count = len(self._state_widths)
+            last = [*last[:count], *(series.transpose(0, 1) for series in last[count:])]
+            y = y.transpose(0, 1)
+        return y, last
 
     def _run_packed(
         self,
@@ -148,16 +152,22 @@ class RecurrentLayer(DeclaredLayer):
         if self.go_backwards:
             x = turned_rows(x, batch_sizes)
         y, last = self._stack(x, states, None, batch_sizes)
+        count = len(self._state_widths)
+        series: list[Any] = [
+            PackedSequence(each, batch_sizes, order, original) for each in last[count:]
+        ]
+        last = last[:count]
         if original is not None:
             last = [state.index_select(1, original) for state in last]
-        return PackedSequence(y, batch_sizes, order, original), last
+        return PackedSequence(y, batch_sizes, order, original), last + series
 
     def _traced(
         self, input: Proxy, states: Any, lengths: Any, resets: Any
     ) -> tuple[Any, list[Any]]:
         given = {"lengths": lengths} if resets is None else {"lengths": lengths, "resets": resets}
         out: Any = leaf(self, input, states, **given)
-        return out[0], [out[1]] if len(self._state_widths) == 1 else [out[1][0], out[1][1]]
+        last = [out[1]] if len(self._state_widths) == 1 else [out[1][0], out[1][1]]
+        return out[0], last + ([out[2]] if self.return_cell_states else [])
 
     def _state_shapes(self, batch: int) -> list[tuple[int, int, int]]:
         """The shapes of the states for a batch: the hidden state's, then every other."""
@@ -195,7 +205,8 @@ class RecurrentLayer(DeclaredLayer):
             check_state_kinds(states, x)
 
         kind = self._variant.cell, self.bidirectional, lengths, batch_sizes, self.recompute
-        if self._variant.plain and resets is None:
+        whole = self.return_sequences and not self.return_cell_states
+        if whole and self._variant.plain and resets is None:
             calls = [PLAIN] * self.num_layers
         else:
             calls = self._calls(x, resets)
@@ -214,14 +225,23 @@ class RecurrentLayer(DeclaredLayer):
                 x, own, pack = self._masked(x, own, pack, batch_sizes, seed)
             x, last = run_layer(x, before, own, *kind, pack, calls[k])
             lasts.append(last)
-        return x, [torch.cat(state) for state in zip(*lasts, strict=True)]
+        count = len(self._state_widths)
+        series = lasts[-1][count:]
+        return x, [
+            torch.cat(state) for state in zip(*(own[:count] for own in lasts), strict=True)
+        ] + series
 
     def _calls(self, x: Tensor, resets: Tensor | None) -> list[Varied]:
         """What each layer's call is told beside its tensors."""
         seeds: Sequence[Tensor | None] = [None] * self.num_layers
         if self.training and self._variant.draws:
             seeds = draw_seeds(self.num_layers, x)
-        return [self._variant.call(self.training, seed, resets) for seed in seeds]
+        calls = [self._variant.call(self.training, seed, resets) for seed in seeds]
+        if self.return_cell_states:
+            calls[-1] = calls[-1].also("states=all")
+        if not self.return_sequences and x.is_cpu and not is_compiling():
+            calls[-1] = calls[-1].also("outputs=last")
+        return calls
 
     def _masked(
         self,

@@ -19,7 +19,12 @@ from rnncells.tracing import Proxy
 __all__ = ["UNSTREAMED", "StateOptions", "turned", "turned_rows"]
 
 # Options that rnncells.streaming knows nothing of, and their values where they are off.
-UNSTREAMED = {"stateful": False, "return_sequences": True, "go_backwards": False}
+UNSTREAMED = {
+    "stateful": False,
+    "return_sequences": True,
+    "return_cell_states": False,
+    "go_backwards": False,
+}
 
 
 class StateOptions(RNNBase):
@@ -38,7 +43,9 @@ class StateOptions(RNNBase):
     # Layers of older states have none of their own.
     stateful: bool = False
     return_sequences: bool = True
+    return_cell_states: bool = False
     go_backwards: bool = False
+    _state_widths: list[int]  # P, and H for every other state
     _carried: list[Tensor] | None = None  # each [num_layers * D, B, P or H], in the caller's order
 
     def reset_states(self) -> None:
@@ -68,7 +75,8 @@ class StateOptions(RNNBase):
         lengths: Lengths | None = None,
         resets: Tensor | None = None,
     ) -> tuple[Any, list[Tensor]]:
-        """A call, as forward has it; ``states`` and the last states are lists."""
+        """A call, as forward has it; ``states`` and the last states are lists, and with
+        ``return_cell_states`` the cells of every time step are the last of these."""
         if isinstance(input, Proxy) or (self.return_sequences and not self.stateful):
             return self._run_once(input, states, lengths, resets)
         if self.stateful:
@@ -78,7 +86,7 @@ class StateOptions(RNNBase):
         y, last = self._run_once(input, states, lengths, resets)
         if self.stateful:
             # Copies: what the caller does to the states that it gets is its own affair.
-            each = (state.detach().clone() for state in last)
+            each = (state.detach().clone() for state in last[: len(self._state_widths)])
             self._carried = [s.unsqueeze(1) if s.dim() == 2 else s for s in each]
         if not self.return_sequences:
             y = last[0][-2 if self.bidirectional else -1 :]  # of the last layer

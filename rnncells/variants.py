@@ -59,6 +59,10 @@ class Text(NamedTuple):
         activation, recurrent_activation: of an open cell, names in ``reference.ACTIVATIONS``; None
             for tanh and sigmoid.
         layer_norm: of an open cell, ``"gates"`` or ``"preactivation"``.
+        whole_states: the operators give, and take gradients of, each state besides h after every
+            time step too: behind the last states, [T, B, D * H] or [N, D * H].
+        last_only: nobody asks for y, which without ``save`` is working space, [min(T, 2), B,
+            D * P].
     """
 
     recurrent_dropout: float = 0.0
@@ -66,6 +70,8 @@ class Text(NamedTuple):
     activation: str | None = None
     recurrent_activation: str | None = None
     layer_norm: str | None = None
+    whole_states: bool = False
+    last_only: bool = False
 
 
 class Varied(NamedTuple):
@@ -81,6 +87,10 @@ class Varied(NamedTuple):
     variant: str = ""
     seed: Tensor | None = None
     resets: Tensor | None = None
+
+    def also(self, part: str) -> Varied:
+        """The same with one more part of the text."""
+        return self._replace(variant=f"{self.variant};{part}" if self.variant else part)
 
 
 PLAIN = Varied()
@@ -104,6 +114,10 @@ def write(text: Text) -> str:
         parts.append(f"recurrent_activation={text.recurrent_activation}")
     if text.layer_norm is not None:
         parts.append(f"layer_norm={text.layer_norm}")
+    if text.whole_states:
+        parts.append("states=all")
+    if text.last_only:
+        parts.append("outputs=last")
     return ";".join(parts)
 
 
@@ -115,6 +129,8 @@ def read(text: str) -> Text:
         name, _, value = part.partition("=")
         if name == "zoneout":
             found[name] = tuple(float(number) for number in value.split(","))
+        elif name in ("states", "outputs"):
+            found["whole_states" if name == "states" else "last_only"] = True
         else:
             found[name] = float(value) if name == "recurrent_dropout" else value
     return Text(**found)
@@ -197,4 +213,5 @@ def reference_layer(
         steps, batch = batch_sizes.shape[0], int(batch_sizes[0])
     count, directions = len(declared.states), 2 if bidirectional else 1
     told = masks(varied, count, directions, steps, batch, weights[1].shape[1], x)
-    return reference.layer(x, states, weights, declared, *rest, **told)
+    whole = read(varied.variant).whole_states
+    return reference.layer(x, states, weights, declared, *rest, whole_states=whole, **told)

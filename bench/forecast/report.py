@@ -17,7 +17,7 @@ SECONDS = ("ours", "torch.nn", "ratio")
 
 def as_line(row: Row) -> str:
     """One row in one line, for who is waiting."""
-    told = [f"{name} {figure(value)}" for name, value in shown(row).items()]
+    told = [f"{name} {figure(value)}" for name, value in (shown(row) or row.seconds or {}).items()]
     return f"{row.job}: {row.model}: {', '.join(told) or f'in print {figure(row.published)}'}"
 
 

@@ -81,7 +81,7 @@ class Run:
     """How a table is made.
 
     Attributes:
-        seeds: each network is trained once for each.
+        seeds: each network is trained once for each; none: it is timed alone.
         epochs: at most so many, for a quick look; None for as many as the job says.
         timing: also time an epoch on our layers and on torch.nn's.
         only: train only networks with these words in their name; None for all.
@@ -130,18 +130,13 @@ def trained(
         training = run.training(model.training, seed)
         fit(net, model.train, model.validation, training, label=label)
         found.append(score(net))
-    means = {name: statistics.fmean(one[name] for one in found) for name in found[0]}
-    first = next(iter(means))
-    yield Row(
-        job,
-        model.name,
-        model.published,
-        line.scores[first],
-        means,
-        each=[one[first] for one in found],
-        seconds=time_epochs(model) if run.timing else None,
-        note=model.note,
-    )
+    seconds = time_epochs(model) if run.timing else None
+    row = Row(job, model.name, model.published, seconds=seconds, note=model.note)
+    if found:
+        row.scores = {name: statistics.fmean(one[name] for one in found) for name in found[0]}
+        first = next(iter(row.scores))
+        row.line, row.each = line.scores[first], [one[first] for one in found]
+    yield row
 
 
 def time_epochs(model: Model, rounds: int = 3) -> dict[str, float] | None:

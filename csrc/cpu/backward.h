@@ -317,6 +317,7 @@ class BackwardPass {
       step.y_gradient = steps_.rows_of(call_.y_gradient, t, first, call_.y_gradient_step_stride,
                                        call_.y_gradient_batch_stride);
     }
+    if (call_.variant.whole_states) add_series_gradient(step);
     step.gradients = gradient_rows(chunk, t, first);
     step.next_gradients = final ? step.gradients : gradient_rows(chunk, steps_.after(t), first);
     step.state_gradient = {state_gradients_ + first * space_width(), space_width()};
@@ -333,6 +334,21 @@ class BackwardPass {
     }
     if (varied_) close_states(step);
     if (wants_unit_parameters()) sum_units(step);
+  }
+
+  // What comes from outside to the states besides h, to what comes from the step after.
+  RNNCELLS_OUT_OF_LINE void add_series_gradient(const Step& step) const {
+    for (int i = 1; i < states; ++i) {
+      if (call_.series_gradient[i] == nullptr) continue;
+      const OrderedRows<const S> series =
+          steps_.rows_of(call_.series_gradient[i], step.t, step.row, call_.series_step_stride,
+                         call_.series_batch_stride);
+      for (int64_t row = 0; row < step.rows; ++row) {
+        T* carry = step.carry[i][row];
+        const S* outside = series[row];
+        for (int64_t j = 0; j < size_.units; ++j) carry[j] += widen(outside[j]);
+      }
+    }
   }
 
   bool wants_unit_parameters() const {

@@ -69,6 +69,8 @@ struct Variant {
   double recurrent_dropout = 0;     // of what the recurrent products multiply: one mask a sequence
   double zoneout[max_states] = {};  // the probability that a unit's state stays, step by step
   int64_t first_time = 0;           // the time step, in resets and draws, of the call's first one
+  bool whole_states = false;        // every state of every time step is asked for, not h alone
+  bool last_only = false;  // y is not asked for: what keeps nothing has room for two time steps
 
   bool masks() const { return draws && recurrent_dropout > 0; }
   bool zones() const {
@@ -77,7 +79,9 @@ struct Variant {
     }
     return false;
   }
-  bool any() const { return resets != nullptr || masks() || zones() || norm != Norm::none; }
+  bool any() const {
+    return resets != nullptr || masks() || zones() || norm != Norm::none || whole_states;
+  }
 };
 
 // T: how the values are stored; see half.h for what they are computed in.
@@ -110,8 +114,12 @@ struct ForwardCall {
   int64_t x_step_stride, x_batch_stride, x_column_stride;
   const T* initial[max_states];  // [B, P], every other [B, H]; or null for zeros
   Weights<T> weights;
-  T* y;  // [T, B, P] or packed [N, P]
+  T* y;  // [T, B, P] or packed [N, P]; or, see two_steps, [2, B, P]
   int64_t y_step_stride, y_batch_stride;
+  bool two_steps;         // y has room for two time steps, the even and the odd one
+  T* series[max_states];  // [T, B, H] or [N, H], each state besides h after every time step; or
+                          // null: nobody asked
+  int64_t series_step_stride, series_batch_stride;
   T* last[max_states];  // [B, P], every other [B, H]
   T* reserve;           // [T, B, R*H] or [N, R*H], R + 1 with a projection; null: nothing is kept
   bool recompute;
@@ -136,7 +144,9 @@ struct BackwardCall {
   bool recompute;
   const T* y_gradient;  // [T, B, P] or [N, P], unit stride along P; null for zeros
   int64_t y_gradient_step_stride, y_gradient_batch_stride;
-  const T* last_gradient[max_states];  // [B, P], every other [B, H]; or null for zeros
+  const T* last_gradient[max_states];    // [B, P], every other [B, H]; or null for zeros
+  const T* series_gradient[max_states];  // of ForwardCall::series, unit stride along H; or null
+  int64_t series_step_stride, series_batch_stride;
   // Results; a null pointer is a gradient that nobody asked for.
   T* x_gradient;  // [T, B, I] or [N, I], contiguous
   bool add_to_x_gradient;

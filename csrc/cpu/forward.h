@@ -214,6 +214,20 @@ class ForwardPass {
     }
     if (projected_) project(step);
     if (zones_) zone_out(step);
+    if (call_.variant.whole_states) copy_states(step);
+  }
+
+  OrderedRows<S> series_rows(int i, int64_t t, int64_t row) const {
+    return steps_.rows_of(call_.series[i], t, row, call_.series_step_stride,
+                          call_.series_batch_stride);
+  }
+  RNNCELLS_OUT_OF_LINE void copy_states(const Step& step) const {
+    for (int i = 1; i < states; ++i) {
+      const OrderedRows<S> target = series_rows(i, step.t, step.space->begin + step.first);
+      for (int64_t row = 0; row < step.rows; ++row) {
+        copy_row(static_cast<const S*>(step.next[i][row]), size_.units, target[row]);
+      }
+    }
   }
 
   Rows<S> reserved(int64_t t, int64_t row, int64_t slot) const {
@@ -222,8 +236,7 @@ class ForwardPass {
   // State i of a thread's row `first` and those after it.
   OrderedRows<S> state(int i, int64_t t, int64_t first, const Workspace& space) const {
     if (i == 0) {
-      return steps_.rows_of(call_.y, t, space.begin + first, call_.y_step_stride,
-                            call_.y_batch_stride);
+      return steps_.output_rows(call_, t, space.begin + first);
     }
     if constexpr (Keep) return reserved(t, space.begin + first, Cell::saved + i - 1);
     if (keeps_states_) {
@@ -608,12 +621,15 @@ class ForwardPass {
     }
   }
 
-  // The outputs of the rows [first, last), whose sequences have ended, or have not begun, at step
+  // What is seen of the rows [first, last), whose sequences have ended, or have not begun, at step
   // t.
   RNNCELLS_OUT_OF_LINE void clear_padding(int64_t t, int64_t first, int64_t last) const {
-    const OrderedRows<S> y =
-        steps_.rows_of(call_.y, t, first, call_.y_step_stride, call_.y_batch_stride);
+    const OrderedRows<S> y = steps_.output_rows(call_, t, first);
     for (int64_t row = 0; row < last - first; ++row) clear_row(y[row], size_.outputs);
+    for (int i = 1; i < states && call_.variant.whole_states; ++i) {
+      const OrderedRows<S> series = series_rows(i, t, first);
+      for (int64_t row = 0; row < last - first; ++row) clear_row(series[row], size_.units);
+    }
   }
 
   const ForwardCall<S>& call_;

@@ -114,9 +114,8 @@ class LaneForward {
       T* after = block.hidden[(s + 1) % 2].get();
       run_step<Width>(block, t, before, after);
       for (int w = 0; w < Width; ++w) {
-        lanes_to_rows<S, true>(
-            after + w * lanes, width, present(row, w), size_.units,
-            steps_.rows_of(call_.y, t, row + w * lanes, call_.y_step_stride, call_.y_batch_stride));
+        lanes_to_rows<S, true>(after + w * lanes, width, present(row, w), size_.units,
+                               steps_.output_rows(call_, t, row + w * lanes));
       }
     }
     for (int i = 0; i < states; ++i) {

@@ -86,9 +86,7 @@ class RowForward {
   }
 
  private:
-  S* y(int64_t s, int64_t row) const {
-    return call_.y + steps_.at(s) * call_.y_step_stride + row * call_.y_batch_stride;
-  }
+  S* y(int64_t s, int64_t row) const { return steps_.output_rows(call_, steps_.at(s), row).base; }
 
   RNNCELLS_OUT_OF_LINE void run_step(int64_t s, int64_t row) const {
     const S* previous[states];

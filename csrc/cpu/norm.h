@@ -8,41 +8,72 @@
 namespace rnncells {
 namespace RNNCELLS_ISA {
 
-// The sum of a row, or of the products of two, in an order of its own.
+// The sum over a vector's lanes, halves first: fewer steps one after another than lane by lane.
 template <class T>
-RNNCELLS_OUT_OF_LINE T sum_row(const T* a, const T* b, int64_t n) {
-  using V = Vec<T>;
-  V sums[2] = {V(0), V(0)};
-  for (int64_t j = 0, turn = 0; j < n; j += V::lanes, turn ^= 1) {
-    const int left = static_cast<int>(smaller(V::lanes, n - j));
-    const V first = V::load(a + j, left);
-    sums[turn] =
-        b == nullptr ? sums[turn] + first : mul_add(first, V::load(b + j, left), sums[turn]);
+RNNCELLS_INLINE T sum_lanes(Vec<T> v) {
+  alignas(64) T lane[Vec<T>::lanes];
+  v.store(lane);
+  RNNCELLS_UNROLL
+  for (int half = Vec<T>::lanes / 2; half > 0; half /= 2) {
+    RNNCELLS_UNROLL
+    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
   }
-  alignas(64) T lane[V::lanes];
-  (sums[0] + sums[1]).store(lane);
-  T total = T(0);
-  for (int i = 0; i < V::lanes; ++i) total += lane[i];
-  return total;
+  return lane[0];
+}
+
+// Calls body(first, present, Index<full>()) for each vector of a row of n.
+template <class T, class Body>
+RNNCELLS_INLINE void for_vectors(int64_t n, const Body& body) {
+  constexpr int lanes = Vec<T>::lanes;
+  int64_t j = 0;
+  for (; j + lanes <= n; j += lanes) body(j, lanes, Index<1>());
+  if (j < n) body(j, static_cast<int>(n - j), Index<0>());
 }
 
 // Centres and scales a row in place; returns one over its standard deviation.
 template <class T>
 RNNCELLS_OUT_OF_LINE T normalise_row(T* row, int64_t n) {
-  const T mean = sum_row<T>(row, nullptr, n) / static_cast<T>(n);
-  for (int64_t j = 0; j < n; ++j) row[j] -= mean;
-  const double variance = static_cast<double>(sum_row<T>(row, row, n)) / static_cast<double>(n);
+  using V = Vec<T>;
+  V sum(0), squares(0);
+  for_vectors<T>(n, [&](int64_t j, int present, auto full) {
+    sum = sum + load_lanes<decltype(full)::value>(row + j, present);
+  });
+  const T mean = sum_lanes<T>(sum) / static_cast<T>(n);
+  for_vectors<T>(n, [&](int64_t j, int present, auto full) {
+    constexpr bool whole = decltype(full)::value;
+    V centred = load_lanes<whole>(row + j, present) - V(mean);
+    store_lanes<whole>(centred, row + j, present);
+    if (!whole) centred = load_lanes<whole>(row + j, present);  // nothing behind the row's end
+    squares = mul_add(centred, centred, squares);
+  });
+  const double variance = static_cast<double>(sum_lanes<T>(squares)) / static_cast<double>(n);
   const T scale = static_cast<T>(1 / __builtin_sqrt(variance + norm_epsilon));
-  for (int64_t j = 0; j < n; ++j) row[j] *= scale;
+  for_vectors<T>(n, [&](int64_t j, int present, auto full) {
+    constexpr bool whole = decltype(full)::value;
+    store_lanes<whole>(load_lanes<whole>(row + j, present) * V(scale), row + j, present);
+  });
   return scale;
 }
 
 // From the gradient of a normalised row to that of the row, in place.
 template <class T>
 RNNCELLS_OUT_OF_LINE void normalise_adjoint(T* gradient, const T* normal, T scale, int64_t n) {
-  const T mean = sum_row<T>(gradient, nullptr, n) / static_cast<T>(n);
-  const T slope = sum_row<T>(gradient, normal, n) / static_cast<T>(n);
-  for (int64_t j = 0; j < n; ++j) gradient[j] = scale * (gradient[j] - mean - normal[j] * slope);
+  using V = Vec<T>;
+  V sum(0), products(0);
+  for_vectors<T>(n, [&](int64_t j, int present, auto full) {
+    constexpr bool whole = decltype(full)::value;
+    const V value = load_lanes<whole>(gradient + j, present);
+    sum = sum + value;
+    products = mul_add(value, load_lanes<whole>(normal + j, present), products);
+  });
+  const T mean = sum_lanes<T>(sum) / static_cast<T>(n);
+  const T slope = sum_lanes<T>(products) / static_cast<T>(n);
+  for_vectors<T>(n, [&](int64_t j, int present, auto full) {
+    constexpr bool whole = decltype(full)::value;
+    const V value = load_lanes<whole>(gradient + j, present) - V(mean);
+    const V other = load_lanes<whole>(normal + j, present) * V(slope);
+    store_lanes<whole>((value - other) * V(scale), gradient + j, present);
+  });
 }
 
 // One direction's weights as a normed layer takes them, and what it does to rows.
@@ -113,15 +144,21 @@ class NormedShares {
       row.recurrent_scale[0] = normalise_row(row.recurrent, rows_);
       return;
     }
-    for (int64_t j = 0; j < rows_; ++j) {
-      row.input[j] += input_bias()[j];
-      row.recurrent[j] += recurrent_bias()[j];
-    }
     for (int g = 0; g < gates; ++g) {
-      if (!sums(g)) continue;
       T *sum = row.input + g * units, *other = row.recurrent + g * units;
-      for (int64_t j = 0; j < units; ++j) sum[j] += other[j];
-      row.input_scale[g] = normalise_row(sum, units);
+      for_vectors<T>(units, [&](int64_t j, int present, auto full) {
+        constexpr bool whole = decltype(full)::value;
+        const auto of = [&](const T* values) { return load_lanes<whole>(values + j, present); };
+        V input = of(sum) + of(input_bias() + g * units);
+        const V recurrent = of(other) + of(recurrent_bias() + g * units);
+        if (sums(g)) {
+          input = input + recurrent;
+        } else {
+          store_lanes<whole>(recurrent, other + j, present);
+        }
+        store_lanes<whole>(input, sum + j, present);
+      });
+      if (sums(g)) row.input_scale[g] = normalise_row(sum, units);
     }
   }
 
@@ -165,12 +202,15 @@ class NormedShares {
       copy_row(gradient + place, units, recurrent + place);
       if (!(has_input(k) && has_recurrent(k))) continue;
       const T* normal = row.input + at;
-      for (int64_t j = 0; j < units; ++j) {
-        const T value = gradient[place + j];
-        sums[at + j] += value * normal[j];
-        sums[rows_ + at + j] += value;
-        recurrent[place + j] = value * scale_of_input()[at + j];
-      }
+      for_vectors<T>(units, [&](int64_t j, int present, auto full) {
+        constexpr bool whole = decltype(full)::value;
+        const auto of = [&](const T* values) { return load_lanes<whole>(values + j, present); };
+        const V value = of(gradient + place);
+        T *scales = sums + at + j, *shifts = scales + rows_;
+        store_lanes<whole>(mul_add(value, of(normal), of(sums + at)), scales, present);
+        store_lanes<whole>(of(sums + rows_ + at) + value, shifts, present);
+        store_lanes<whole>(value * of(scale_of_input() + at), recurrent + place + j, present);
+      });
       normalise_adjoint(recurrent + place, normal, row.input_scale[phase.gate_of_share[k]], units);
     }
   }
@@ -199,10 +239,13 @@ class NormedShares {
     for (int k = 0; k < shares; ++k) {
       if (!(Input ? has_input(k) : has_recurrent(k))) continue;
       const int64_t at = phase.gate_of_share[k] * units, place = k * units;
-      for (int64_t j = 0; j < units; ++j) {
-        sums[at + j] += gradient[place + j] * normal[at + j];
-        space[at + j] = gradient[place + j] * scales[at + j];
-      }
+      for_vectors<T>(units, [&](int64_t j, int present, auto full) {
+        constexpr bool whole = decltype(full)::value;
+        const auto of = [&](const T* values) { return load_lanes<whole>(values + j, present); };
+        const V value = of(gradient + place);
+        store_lanes<whole>(mul_add(value, of(normal + at), of(sums + at)), sums + at + j, present);
+        store_lanes<whole>(value * of(scales + at), space + at + j, present);
+      });
     }
     normalise_adjoint(space, normal, scale, rows_);
     for (int k = 0; k < shares; ++k) {

@@ -56,6 +56,7 @@ class Recompute {
     part.packed = packed_.get();
     part.variant = call_.variant;
     part.variant.first_time += first_time;
+    part.variant.whole_states = false;
     part.pool = call_.pool;
     ForwardPass<Cell, S, true>(part).run();
     return saved_.get();

@@ -90,6 +90,14 @@ class TimeSteps {
     if (ragged()) return rows_of(base, t, row, stride);
     return {base + t * step_stride + row * stride, stride, nullptr};
   }
+  // The same in y, which may have room for two steps alone.
+  template <class Call>
+  RNNCELLS_INLINE auto output_rows(const Call& call, int64_t t, int64_t row) const {
+    if (!call.two_steps) return rows_of(call.y, t, row, call.y_step_stride, call.y_batch_stride);
+    const auto base = call.y + t % 2 * call.y_step_stride;
+    if (padded()) return OrderedRows(base, call.y_batch_stride, order_ + row);
+    return OrderedRows(base + row * call.y_batch_stride, call.y_batch_stride, nullptr);
+  }
   // The rows of a state of the caller's [B, width] from `row` on.
   template <class T>
   RNNCELLS_INLINE OrderedRows<T> state_rows(T* base, int64_t row, int64_t width) const {

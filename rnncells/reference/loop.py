@@ -126,6 +126,7 @@ def layer(
     mask: Tensor | None = None,
     zoneout: Zoneout | None = None,
     resets: Tensor | None = None,
+    whole_states: bool = False,
 ) -> tuple[Tensor, list[Tensor]]:
     """One layer, with all its D directions (1, or 2 where ``bidirectional``).
 
@@ -151,24 +152,28 @@ def layer(
             :func:`trajectory`.
         resets: [T, B] of bool: where a sequence starts anew, see :func:`trajectory`. Of a packed
             ``x``, T and B are those of the padded one, the longest sequence first.
+        whole_states: give every other state of each time step too.
 
     Returns:
         The hidden states [T, B, D * P] or [N, D * P], the directions side by side, zero behind a
-        sequence's end; and the last states, of the shapes of ``states``: each sequence's own.
+        sequence's end; and the last states, of the shapes of ``states``: each sequence's own; with
+        ``whole_states`` followed by the other states as the hidden ones are given, [T, B, D * H] or
+        [N, D * H] each.
     """
-    options = {"variant": variant, "mask": mask, "zoneout": zoneout, "resets": resets}
     if batch_sizes is not None:
+        options: dict[str, Any] = {"mask": mask, "zoneout": zoneout, "resets": resets}
+        options |= {"variant": variant, "whole_states": whole_states}
         return _packed_layer(x, states, weights, cell, bidirectional, batch_sizes, **options)
     declared, directions = declaration(cell, variant), 2 if bidirectional else 1
     each = len(weights) // directions
-    outputs, lasts = [], []
+    series, lasts = [], []
     for d in range(directions):
         own = weights[d * each : (d + 1) * each]
         units = own[0].shape[0] // len(declared.gates)
         widths = [own[1].shape[-1]] + [units] * (len(declared.states) - 1)
         zeros = tuple(x.new_zeros(x.shape[1], width) for width in widths)
         before = tuple(s[d] for s in states) or zeros
-        y, last = sequence(
+        after_each, last = trajectory(
             x,
             before,
             own,
@@ -179,9 +184,11 @@ def layer(
             zoneout=None if zoneout is None else [None if z is None else z[d] for z in zoneout],
             resets=resets,
         )
-        outputs.append(y)
+        series.append([torch.stack(state) for state in zip(*after_each, strict=True)])
         lasts.append(last)
-    return torch.cat(outputs, dim=-1), [torch.stack(state) for state in zip(*lasts, strict=True)]
+    y, *others = [torch.cat(state, dim=-1) for state in zip(*series, strict=True)]
+    last_states = [torch.stack(state) for state in zip(*lasts, strict=True)]
+    return y, last_states + (others if whole_states else [])
 
 
 def _packed_layer(
@@ -202,4 +209,6 @@ def _packed_layer(
     lengths = inside.sum(0).to(x.device)
     padded = padded.unflatten(0, (steps, batch))
     y, last = layer(padded, states, weights, cell, bidirectional, lengths, **options)
-    return y.flatten(0, 1)[rows], last
+    count = len(declaration(cell, options["variant"]).states)
+    series = [state.flatten(0, 1)[rows] for state in last[count:]]
+    return y.flatten(0, 1)[rows], last[:count] + series

@@ -176,6 +176,16 @@ def test_record_is_kept_row_by_row_and_job_by_job(
     assert [row.model for row in after] == [row.model for row in rows]
     changed = [row.model for row, before in zip(after, rows, strict=True) if row != before]
     assert changed == ["GRU, to sequence"]
+    # times alone: the scores stay
+    timed = ["--seeds", "0", "--timing", "--models", "GRU", "--epochs", "1"]
+    command.main(["--jobs", "course", *timed, "--out", str(tmp_path)])
+    record = json.loads((tmp_path / "forecast.json").read_text())
+    assert {"commit", "date"} == set(record["machine"]["timed"])
+    for row, before in zip(record["rows"], after, strict=True):
+        assert (row["seconds"] is not None) == (row["model"] == "GRU, to sequence")
+        assert {**row, "seconds": None} == before.as_dict()
+    with pytest.raises(SystemExit):
+        command.main(["--jobs", "course", "--seeds", "0", "--out", str(tmp_path)])
 
 
 def test_text_tells_what_is_missing_and_what_was_timed() -> None:
