@@ -50,7 +50,10 @@ NVCC_FLAGS = ["-O3", "-fmad=false", "--expt-relaxed-constexpr", "-Xcompiler=-fvi
 
 CUDA_EXTENSION: dict[str, Any] = {
     "name": "rnncells._C_cuda",
-    "sources": paths("csrc/cuda/*.cu") + paths("csrc/cuda/*.cpp") + paths("csrc/cuda_glue/*.cpp"),
+    "sources": paths("csrc/cuda/*.cu")
+    + paths("csrc/cuda/*.cpp")
+    + paths("csrc/cuda_glue/*.cpp")
+    + ["csrc/variant_text.cpp"],
     "depends": paths("csrc/**/*.h") + paths("csrc/**/*.cuh"),
     "include_dirs": [str(ROOT / "csrc")],
     "extra_compile_args": {"cxx": FLAGS, "nvcc": NVCC_FLAGS},

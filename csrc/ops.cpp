@@ -7,7 +7,7 @@
 #include <optional>
 #include <tuple>
 
-#include "cells/philox.h"
+#include "cells/masks.h"
 #include "cpu/engine.h"
 #include "cpu/isa.h"
 #include "cpu/packed_bytes.h"
@@ -367,11 +367,8 @@ Tensor layer_draw(const Tensor& seed, int64_t purpose, int64_t stream,
   for (int64_t t = 0; t < sizes[0]; ++t) {
     for (int64_t b = 0; b < sizes[1]; ++b, out += sizes[2]) {
       for (int64_t j = 0; j < sizes[2]; ++j) {
-        const int64_t counter = j / draw_group * draw_counters + j % draw_counters;
-        const PhiloxBlocks<1> bits =
-            philox<1>(key, static_cast<uint32_t>(counter), static_cast<uint32_t>(b),
-                      static_cast<uint32_t>(t), static_cast<uint32_t>(purpose + stream * 16));
-        out[j] = bits.word[j / draw_counters % 4][0] < threshold;
+        out[j] = draw_bits(key, static_cast<uint32_t>(purpose), static_cast<uint32_t>(stream), t, b,
+                           j) < threshold;
       }
     }
   }

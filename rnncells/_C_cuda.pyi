@@ -11,6 +11,7 @@ def kernel_name(
     units: int,
     projected: bool,
     backward: bool,
+    varied: bool = False,
 ) -> str: ...
 def kernel_name_for(
     architecture: int,
@@ -23,5 +24,6 @@ def kernel_name_for(
     units: int,
     projected: bool,
     backward: bool,
+    varied: bool = False,
 ) -> str: ...
 def force_kernel(name: str) -> None: ...

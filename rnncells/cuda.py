@@ -4,7 +4,8 @@ force one.
 Four kernels serve a layer: ``resident`` (the recurrent weights in one block, blocks split the
 batch), ``cluster`` and ``grid`` (the weights split over a cluster's blocks, or over the card), all
 three one launch for the whole sequence; and ``step`` (a library's product and a small kernel for
-each time step), which serves everything.
+each time step), which serves everything, and alone what torch.nn does not have: dropout on the
+recurrent product, zoneout, resets, other activations, peepholes, layer norm.
 """
 
 from __future__ import annotations
@@ -57,11 +58,12 @@ def kernel_name(
     training: bool = True,
     backward: bool = False,
     device: torch.device | str | int | None = None,
+    varied: bool = False,
 ) -> str:
     """Name the kernel that serves a layer: one of ``KERNELS``.
 
     Args:
-        cell: a name in ``rnncells.reference.CELLS``.
+        cell: a name in ``rnncells.reference.CELLS`` or ``rnncells.variants.ENGINE_CELLS``.
         dtype: of the layer: float32, float64, float16 or bfloat16. For float32 torch's own setting
             of TF32 (``torch.backends.cuda.matmul``) counts, as it is now.
         T, B, H: time steps, sequences, hidden units.
@@ -69,6 +71,7 @@ def kernel_name(
         training: of no account: what is kept for BPTT does not change the choice.
         backward: of BPTT in place of the forward pass.
         device: a CUDA device; the current one where it is None.
+        varied: whether the call has masks, zoneout, resets or layer norm.
 
     Raises:
         RuntimeError: there is no CUDA engine, or no such device; or the kernel that was forced
@@ -80,7 +83,8 @@ def kernel_name(
     if place.type != "cuda":
         raise ValueError(f"device: expected a CUDA device, got {place}")
     index = torch.cuda.current_device() if place.index is None else place.index  # type: ignore[redundant-expr]
-    return str(engine.kernel_name(index, cell, str(dtype)[6:], T, B, H, proj_size > 0, backward))
+    layer = cell, str(dtype)[6:], T, B, H, proj_size > 0, backward, varied
+    return str(engine.kernel_name(index, *layer))
 
 
 def force_kernel(name: str | None) -> None:

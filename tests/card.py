@@ -32,10 +32,17 @@ class Call:
     grad_last: list[Tensor] = field(default_factory=list)
     needs: list[int] | None = None
     recompute: bool = False
+    variant: str = ""
+    seed: Tensor | None = None
+    resets: Tensor | None = None
+
+    def options(self) -> dict[str, Any]:
+        names = ("recompute", "variant", "seed", "resets")
+        return {name: getattr(self, name) for name in names}
 
     def forward(self, operator: Any, save: bool = True) -> tuple[Tensor, Found, Tensor]:
         given = self.x, self.states, self.weights, self.lengths, self.batch_sizes, self.cell
-        y, last, reserve = operator(*given, self.bidirectional, save, recompute=self.recompute)
+        y, last, reserve = operator(*given, self.bidirectional, save, **self.options())
         return y, last, reserve
 
     def run(self, forward: Any, backward: Any) -> Found:
@@ -46,7 +53,7 @@ class Call:
         found = backward(
             *(self.grad_y, self.grad_last, *given, y, reserve, self.cell, self.bidirectional),
             needs,
-            recompute=self.recompute,
+            **self.options(),
         )
         return [y, *last, *found]
 
@@ -75,9 +82,10 @@ def draw(
     kind: str = "plain",
     proj: int = 0,
     bias: bool = True,
+    norms: int = 0,
 ) -> Call:
     """A problem; without lengths x lies batch by batch, so that its rows are no matrix; with them
-    its rows are one, and padding is NaN."""
+    its rows are one, and padding is NaN. ``norms``: how many scales and shifts of layer norm."""
 
     def some(*shape: int) -> Tensor:
         return (torch.randn(*shape, dtype=torch.float64) * 0.5).to(dtype)
@@ -85,6 +93,8 @@ def draw(
     directions, facts = 2 if bidirectional else 1, CELLS[cell]
     rows, outputs = facts["gates"] * H, proj or H
     shapes = [(rows, I), (rows, outputs)] + [(rows,)] * (2 * bias) + [(proj, H)] * bool(proj)
+    shapes += [(rows if i < 2 else H,) for i in range(norms)]
+    shapes += [(facts["unit_parameters"] * H,)] * bool(facts["unit_parameters"])
     weights = [some(*shape) for _ in range(directions) for shape in shapes]
     widths = [outputs] + [H] * (facts["states"] - 1)
     states = [some(directions, B, width) for width in widths]

@@ -55,15 +55,17 @@ def build(folder: Path) -> None:
     engine = [path for path in engine if path.name not in DEVICE_ONLY]
     checks = sorted((TESTS / "emulation").glob("*_check.cpp"), reverse=True)
     glue = [GLUE / "operators.cpp", TESTS / "emulation" / "torch_operators.cpp"]
+    host = [GLUE / "kernels.cpp", ROOT / "csrc" / "variant_text.cpp"]
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         # The longest to compile first.
-        objects = list(pool.map(compiled, [*checks, *engine, GLUE / "kernels.cpp"]))
+        objects = list(pool.map(compiled, [*checks, *engine, *host]))
         operators = list(pool.map(lambda path: compiled(path, "-std=c++20", *TORCH_FLAGS), glue))
-    *parts, kernels = objects[len(checks) :]
+    parts = objects[len(checks) : -len(host)]
     for check, own in zip(checks, objects, strict=False):
         run(compiler, own, *parts, "-o", folder / check.stem)
     library = (f"-L{TORCH / 'lib'}", "-ltorch_cpu", "-lc10")
-    run(compiler, "-shared", *operators, *parts, kernels, *library, "-o", folder / "operators.so")
+    common = (*operators, *parts, *objects[-len(host) :])
+    run(compiler, "-shared", *common, *library, "-o", folder / "operators.so")
 
 
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -28,7 +28,7 @@ def leaves(value: Any) -> list[Tensor]:
 
 
 @needs_engine
-@pytest.mark.parametrize("name", ["layer_forward", "layer_backward", "layer_pack"])
+@pytest.mark.parametrize("name", ["layer_forward", "layer_backward", "layer_pack", "layer_draw"])
 def test_each_operator_has_its_cuda_kernel(name: str) -> None:
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"rnncells::{name}", "CUDA")
 
@@ -62,6 +62,29 @@ def test_fake_tensors_flow(kind: Kind, lengths: str | None, recompute: bool) -> 
         assert_shapes([y], [x.new_empty(T, B, 2 * H)])
         assert_shapes(leaves(last), [x.new_empty(2, B, H)] * len(leaves(last)))
         assert_shapes(pull(y, last), [x, *layer.parameters()])
+
+
+@needs_engine
+@kinds
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"recurrent_dropout": 0.2, "zoneout": 0.1, "activation": "silu"},
+        {"input_dropout": 0.2, "weight_dropout": 0.1},
+        {"layer_norm": "gates"},
+        {"layer_norm": "preactivation", "recurrent_dropout": 0.2},
+    ],
+)
+def test_fake_tensors_flow_with_variants(
+    kind: Kind, options: dict[str, Any], recompute: bool
+) -> None:
+    with FakeTensorMode():
+        layer = kind(I, H, bidirectional=True, recompute=recompute, device="cuda", **options)
+        x = torch.empty(T, B, I, device="cuda", requires_grad=True)
+        y, last = layer(x, resets=torch.empty(T, B, dtype=torch.bool, device="cuda"))
+        assert_shapes([y], [x.new_empty(T, B, 2 * H)])
+        assert_shapes(leaves(last), [x.new_empty(2, B, H)] * len(leaves(last)))
 
 
 @needs_engine
@@ -103,14 +126,23 @@ def test_the_choice_of_a_kernel() -> None:
     """On devices that need not be here; and none is forced that cannot serve."""
     engine = cuda._loaded()
 
-    def name(architecture: int, dtype: str, units: int, projected: bool = False) -> str:
-        device = architecture, 132, 227 * 1024
-        return engine.kernel_name_for(*device, "lstm", dtype, 50, 32, units, projected, False)
+    def name(
+        architecture: int,
+        dtype: str,
+        units: int,
+        projected: bool = False,
+        cell: str = "lstm",
+        varied: bool = False,
+    ) -> str:
+        layer = cell, dtype, 50, 32, units, projected, False, varied
+        return engine.kernel_name_for(architecture, 132, 227 * 1024, *layer)
 
     assert name(90, "float32", 64) == name(80, "bfloat16", 64) == "resident"
     assert name(90, "float16", 768) == "cluster"
     assert name(90, "float64", 64) == name(75, "float32", 64) == "step"
     assert name(90, "float32", 64, projected=True) == "step"
+    assert name(90, "float32", 64, varied=True) == "step"
+    assert name(90, "float32", 64, cell="lstm_open") == "step"
     force_kernel("cluster")
     assert name(90, "float32", 64) == "cluster"
     with pytest.raises(RuntimeError, match=r"'cluster' was forced and cannot .*: the weights"):

@@ -12,6 +12,15 @@ namespace rnncells {
 
 template <class... Cell>
 struct CellList {};
+template <class... Cell>
+constexpr int count_of(CellList<Cell...>) {
+  return sizeof...(Cell);
+}
+
+template <class... First, class... Second>
+constexpr CellList<First..., Second...> joined(CellList<First...>, CellList<Second...>) {
+  return {};
+}
 
 // Both engines have these; the CPU's with its lanes over the units, over the batch, or along the
 // depth. A cell here takes no Terms.
@@ -22,17 +31,18 @@ using AllCells = CellList<  //
     Gru,                    //
     Mgu>;
 
-// The CPU engine alone has these, with its lanes over the units, which is less to compile: those
-// that take Terms, and any other.
-using CpuCells = CellList<  //
-    RnnOpen,                //
-    LstmOpen<false>,        //
-    LstmOpen<true>,         //
-    GruOpen,                //
-    GruResetBefore,         //
-    LstmNormed,             //
-    GruNormed,              //
-    IndRnn,                 //
-    Slstm>;
+// Those that take Terms: the CPU engine has them with its lanes over the units, which is less to
+// compile, and the CUDA engine by steps.
+using OpenCells = CellList<  //
+    RnnOpen,                 //
+    LstmOpen<false>,         //
+    LstmOpen<true>,          //
+    GruOpen,                 //
+    GruResetBefore,          //
+    LstmNormed,              //
+    GruNormed>;
+
+// The CPU engine alone has these, with its lanes over the units.
+using CpuCells = CellList<IndRnn, Slstm>;
 
 }  // namespace rnncells

@@ -30,6 +30,7 @@
 #include <type_traits>
 
 #include "cells/activation.h"
+#include "cells/layer_norm.h"
 #include "cpu/half.h"
 
 namespace rnncells {
@@ -54,9 +55,6 @@ struct Pool {
 struct Sizes {
   int64_t steps, batch, inputs, units, outputs;
 };
-
-// Layer norm: see cpu/norm.h.
-enum class Norm : int { none, gates, preactivation };
 
 // What a call does besides the plain recurrence; by default nothing.
 struct Variant {

@@ -50,10 +50,11 @@ constexpr LayerFunctions<S> functions() {
   return {forward<Cell, S, Any>, backward<Cell, S, Any>, packed_elements<Cell, S>, pack<Cell, S>};
 }
 
-// Both: whether the CUDA engine has the cell, too.
-template <class Cell, bool Both>
+// Plain: whether the lanes may be over other things than the units. Both: whether the CUDA engine
+// has the cell, too.
+template <class Cell, bool Plain, bool Both>
 constexpr CellEngine entry() {
-  constexpr bool Any = Both && Cell::phases == 1;
+  constexpr bool Any = Plain && Cell::phases == 1;
   return {{Cell::name, Cell::gates, Cell::states, Cell::phases, reserve_slots<Cell>(),
            !Cell::direct_hidden, Cell::unit_parameters, Cell::open, Cell::middle, !Any,
            !has_recurrent_product<Cell>(), Both, Cell::own_activations},
@@ -63,13 +64,14 @@ constexpr CellEngine entry() {
           functions<Cell, BFloat16, Any>()};
 }
 
-template <class... Cell, class... Cpu>
-CellTable table(CellList<Cell...>, CellList<Cpu...>) {
-  static constexpr CellEngine entries[] = {entry<Cell, true>()..., entry<Cpu, false>()...};
-  return {entries, static_cast<int>(sizeof...(Cell) + sizeof...(Cpu))};
+template <class... Cell, class... Open, class... Cpu>
+CellTable table(CellList<Cell...>, CellList<Open...>, CellList<Cpu...>) {
+  static constexpr CellEngine entries[] = {
+      entry<Cell, true, true>()..., entry<Open, false, true>()..., entry<Cpu, false, false>()...};
+  return {entries, static_cast<int>(sizeof...(Cell) + sizeof...(Open) + sizeof...(Cpu))};
 }
 
-CellTable engine() { return table(AllCells(), CpuCells()); }
+CellTable engine() { return table(AllCells(), OpenCells(), CpuCells()); }
 
 }  // namespace RNNCELLS_ISA
 }  // namespace rnncells

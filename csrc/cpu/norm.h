@@ -1,18 +1,12 @@
-// Layer norm on the shares of whole rows (Ba, Kiros and Hinton 2016).
-//
-// `gates`: W_ih x and W_hh h are normalised apart, each over all gates' units, with a scale each;
-// the biases are the shifts. `preactivation`: the sum that a gate's activation takes is normalised
-// over its units, with a scale and a shift. A cell that normalises something that it makes itself
-// (the LSTM's c', the GRU's candidate) has a second phase for it, whose operand is a row to
-// normalise.
+// Layer norm on the shares of whole rows: Norm says of which. A cell that normalises something that
+// it makes itself (the LSTM's c', the GRU's candidate) has a second phase for it, whose operand is
+// a row to normalise.
 #pragma once
 
 #include "cpu/layout.h"
 
 namespace rnncells {
 namespace RNNCELLS_ISA {
-
-constexpr double norm_epsilon = 1e-5;
 
 // The sum over a vector's lanes, halves first: fewer steps one after another than lane by lane.
 template <class T>

@@ -3,7 +3,7 @@
 // after the loops over panels, which know nothing of it.
 #pragma once
 
-#include "cells/philox.h"
+#include "cells/masks.h"
 #include "cpu/row_sums.h"
 #include "cpu/steps.h"
 
@@ -36,8 +36,8 @@ template <class T>
 RNNCELLS_OUT_OF_LINE void draw_recurrent_mask(const Variant& variant, int64_t sequence, int64_t n,
                                               T* out) {
   const double rate = variant.recurrent_dropout;
-  draw_row(variant, draw_recurrent_dropout, 0, sequence, rate, T(0), static_cast<T>(1 / (1 - rate)),
-           n, out);
+  draw_row(variant, draw_recurrent_dropout, 0, sequence, rate, T(0),
+           static_cast<T>(dropout_scale(rate)), n, out);
 }
 
 // How much of state i stays in one step: 0 or 1, or, where nothing is drawn, what is expected.
@@ -64,16 +64,14 @@ RNNCELLS_OUT_OF_LINE void multiply_row(const S* a, const Compute<S>* b, int64_t 
   if (left > 0) store_vector(load_vector(a + j, left) * V::load(b + j, left), out + j, left);
 }
 
-// out = what stays of `before` and the rest of `made`. A value of which nothing is taken cannot
-// spoil the sum, not even a NaN.
+// out = what stays of `before` and the rest of `made`.
 template <class S>
 RNNCELLS_OUT_OF_LINE void mix_row(const S* before, const S* made, const Compute<S>* stays,
                                   int64_t n, S* out) {
   using T = Compute<S>;
   for (int64_t j = 0; j < n; ++j) {
-    const T a = widen(before[j]), b = widen(made[j]), part = stays[j];
-    const T kept = part == T(0) ? T(0) : part * a, fresh = part == T(1) ? T(0) : (T(1) - part) * b;
-    out[j] = narrow(kept + fresh, S());
+    const T mixed = mix_states<T>(widen(before[j]), widen(made[j]), stays[j]);
+    out[j] = narrow(mixed, S());
   }
 }
 

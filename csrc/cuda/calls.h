@@ -11,10 +11,9 @@
 
 #include "cpu/half.h"
 #include "cuda/plan.h"
+#include "cuda/varied.h"
 
 namespace rnncells::gpu {
-
-constexpr int most_states = 4;
 
 // Which time steps and rows there are. Row `row(t, b)` of a series is offsets[t] + b, or t*B + b
 // where there are no offsets. A sequence's time steps from lengths[b] on are padding: not read, and
@@ -100,6 +99,10 @@ struct StepForward {
   Compute<T>* saved;  // [B, saved*H]: between the phases; null for cells of one phase
   T* operand;         // [B, H], for the next phase's product; null in the last phase
   T* reserve;         // [N, R*H], one slot more with a projection; null: nothing is kept
+  // Of varied kernels:
+  Varied<T> varied;
+  T* entering;  // [B, P]: what the next step's product multiplies; null: the hidden state, or it is
+                // StoreOutputs that fills it
 };
 
 // With a projection: what the library computed becomes y and the hidden state.
@@ -112,6 +115,18 @@ struct StoreOutputs {
   T* hidden;           // [B, P]
   T* y;                // [N, P]
   int64_t y_stride;
+  Varied<T> varied;
+  T* entering;  // as in StepForward
+};
+
+// What the first step's product multiplies.
+template <class T>
+struct EnterFirstStep {
+  Timeline time;
+  int64_t outputs;
+  const T* hidden;  // [B, P]
+  Varied<T> varied;
+  T* entering;  // [B, P]
 };
 
 // One phase of one time step, the last one first.
@@ -139,6 +154,11 @@ struct StepBackward {
   T* input_gradient;      // [N, G*H]
   T* recurrent_gradient;  // [N, G*H], or null: as in PersistentBackward
   T* step_gradient;       // [B, phase's recurrent gates * H]: what the library multiplies
+  // Of varied kernels:
+  Varied<T> varied;
+  Compute<T>* passed[most_states];  // [B, H]: what zoneout lets pass, between the phases; null for
+                                    // cells of one phase
+  Compute<T>* unit_sums;  // [B, K*H], changed: the gradients of unit_parameters; null: nobody asked
 };
 
 // With a projection: the whole gradient of h, from y's, the product's and the states' own.
@@ -153,6 +173,16 @@ struct GatherOutputGradient {
   Compute<T>* carry;   // [B, P]: that of the last state; zero after the sequence's last step
   T* hidden_gradient;  // [N, P]; zero in padding
   T* step_gradient;    // [B, P]: the rows of this step
+  Varied<T> varied;
+};
+
+// What the first step's product passed back, without what a mask or a reset kept from it.
+template <class T>
+struct LeaveFirstStep {
+  Timeline time;
+  int64_t outputs;
+  Varied<T> varied;
+  Compute<T>* gradient;  // [B, P], changed
 };
 
 // The hidden state before every step, as the second factor of dW_hh.
@@ -164,6 +194,18 @@ struct PreviousOutputs {
   int64_t y_stride;
   const T* initial;  // [B, P], or null for zeros
   T* previous;       // [N, P]; zero in padding
+  Varied<T> varied;
+};
+
+// The same of what a later phase multiplies.
+template <class T>
+struct MaskedOperands {
+  Timeline time;
+  int64_t units;
+  const T* operands;  // [N, H]
+  int64_t stride;
+  T* masked;  // [N, H]
+  Varied<T> varied;
 };
 
 // A series with zeros for its padding.

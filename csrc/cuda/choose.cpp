@@ -105,6 +105,7 @@ struct Search {
 // Why a layer has no persistent kernel, or null.
 const char* unserved(const DeviceFacts& device, const LayerFacts& layer) {
   const CellTraits& cell = cell_traits(layer.cell);
+  if (layer.varied || cell.open) return "the layer has a variant";
   if (cell.phases > 1) return "the cell has two products a step";
   if (layer.projected) return "the layer has a projection";
   if (!layer.single && !layer.sixteen_bits) return "float64 is served by steps alone";

@@ -28,6 +28,7 @@ struct LayerFacts {
   bool tensor_floats;  // products of floats may be rounded to TF32
   int64_t steps, batch, units;
   bool projected;
+  bool varied = false;  // has a variant; an open cell always has one
 };
 
 struct Choice {

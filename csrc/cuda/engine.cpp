@@ -25,7 +25,10 @@ constexpr CellTraits traits_of() {
           recurrent,
           reserve_slots<Cell>(),
           separate,
-          !Cell::direct_hidden && Cell::phases == 1};
+          !Cell::direct_hidden && Cell::phases == 1,
+          Cell::unit_parameters,
+          Cell::open,
+          Cell::middle};
 }
 
 // The gate of a phase's first recurrent share comes first.
@@ -44,6 +47,8 @@ PhaseTraits phase_at(int place, int phase, CellList<Cell...>) {
   return result;
 }
 
+constexpr auto every_cell() { return joined(AllCells(), OpenCells()); }
+
 template <class... Cell>
 const CellTraits* table(int& count, CellList<Cell...>) {
   static constexpr CellTraits traits[] = {traits_of<Cell>()...};
@@ -55,13 +60,13 @@ const CellTraits* table(int& count, CellList<Cell...>) {
 
 int cell_count() {
   int count;
-  table(count, AllCells());
+  table(count, every_cell());
   return count;
 }
 
 const CellTraits& cell_traits(int cell) {
   int count;
-  return table(count, AllCells())[cell];
+  return table(count, every_cell())[cell];
 }
 
 int cell_place(const char* name) {
@@ -71,7 +76,7 @@ int cell_place(const char* name) {
   return -1;
 }
 
-PhaseTraits phase_traits(int cell, int phase) { return phase_at(cell, phase, AllCells()); }
+PhaseTraits phase_traits(int cell, int phase) { return phase_at(cell, phase, every_cell()); }
 
 // Enough parts to fill the card, but no more than one block can add up.
 int64_t sum_parts(int64_t count) {

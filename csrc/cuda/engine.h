@@ -22,8 +22,11 @@ struct CellTraits {
   int gates, states, phases, shares, recurrent_shares, reserve_slots;
   bool separate_gradients;  // of the shares that x feeds, and of those that h feeds
   bool projects;
+  int unit_parameters;
+  bool open, middle;
 };
-// By the place in AllCells; cell_place gives -1 for a name that is none.
+// By the place in AllCells, and, behind them, in OpenCells; cell_place gives -1 for a name that is
+// none.
 int cell_count();
 const CellTraits& cell_traits(int cell);
 int cell_place(const char* name);
@@ -50,6 +53,24 @@ template <class T>
 const char* step_forward(int cell, const StepForward<T>& call, Stream stream);
 template <class T>
 const char* step_backward(int cell, const StepBackward<T>& call, Stream stream);
+// The same with a variant, and of open cells.
+template <class T>
+const char* varied_forward(int cell, const StepForward<T>& call, Stream stream);
+template <class T>
+const char* varied_backward(int cell, const StepBackward<T>& call, Stream stream);
+template <class T>
+const char* draw_mask(const DrawMask<T>& call, Stream stream);
+const char* draw_events(const DrawEvents& call, Stream stream);
+template <class T>
+const char* enter_first_step(const EnterFirstStep<T>& call, Stream stream);
+template <class T>
+const char* leave_first_step(const LeaveFirstStep<T>& call, Stream stream);
+template <class T>
+const char* masked_operands(const MaskedOperands<T>& call, Stream stream);
+// From sums of each sequence [B, columns] to their sum.
+template <class T>
+const char* add_sequences(const Compute<T>* sums, int64_t batch, int64_t columns, T* total,
+                          Stream stream);
 template <class T>
 const char* store_outputs(const StoreOutputs<T>& call, Stream stream);
 template <class T>

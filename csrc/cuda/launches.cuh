@@ -78,44 +78,62 @@ inline LaunchShape element_shape(int64_t elements) {
   return {ceil_divide(elements, element_threads), element_threads};
 }
 
+template <class Cell, class T, bool IsVaried>
+const char* launch_step_forward(const StepForward<T>& call, Stream stream) {
+  const LaunchShape shape = element_shape(call.time.batch * call.units);
+  if constexpr (Cell::phases > 1) {
+    static_assert(Cell::phases == 2, "a third phase needs a line here");
+    if (call.phase == 1) {
+      return launch(&run_step_forward<Cell, T, 1, IsVaried>, call, shape, stream);
+    }
+  }
+  return launch(&run_step_forward<Cell, T, 0, IsVaried>, call, shape, stream);
+}
+template <class Cell, class T, bool IsVaried>
+const char* launch_step_backward(const StepBackward<T>& call, Stream stream) {
+  const LaunchShape shape = element_shape(call.time.batch * call.units);
+  if constexpr (Cell::phases > 1) {
+    if (call.phase == 1) {
+      return launch(&run_step_backward<Cell, T, 1, IsVaried>, call, shape, stream);
+    }
+  }
+  return launch(&run_step_backward<Cell, T, 0, IsVaried>, call, shape, stream);
+}
+
 template <class T>
 const char* step_forward(int cell, const StepForward<T>& call, Stream stream) {
-  const LaunchShape shape = element_shape(call.time.batch * call.units);
   return with_cell(
       cell,
       [&](auto kind) -> const char* {
         using Cell = decltype(kind);
-        if constexpr (Cell::phases > 1) {
-          static_assert(Cell::phases == 2, "a third phase needs a line here");
-          if (call.phase == 1) return launch(&run_step_forward<Cell, T, 1>, call, shape, stream);
-        }
-        return launch(&run_step_forward<Cell, T, 0>, call, shape, stream);
+        return launch_step_forward<Cell, T, false>(call, stream);
       },
       AllCells());
 }
 template <class T>
 const char* step_backward(int cell, const StepBackward<T>& call, Stream stream) {
-  const LaunchShape shape = element_shape(call.time.batch * call.units);
   return with_cell(
       cell,
       [&](auto kind) -> const char* {
         using Cell = decltype(kind);
-        if constexpr (Cell::phases > 1) {
-          if (call.phase == 1) return launch(&run_step_backward<Cell, T, 1>, call, shape, stream);
-        }
-        return launch(&run_step_backward<Cell, T, 0>, call, shape, stream);
+        return launch_step_backward<Cell, T, false>(call, stream);
       },
       AllCells());
+}
+
+// Of run_sum_columns, whose sums are of type C.
+template <class C>
+LaunchShape column_shape(int64_t columns, int64_t parts) {
+  return {parts * ceil_divide(columns, sum_columns), sum_columns * sum_warps,
+          sum_columns * sum_warps * int64_t{sizeof(C)}};
 }
 
 template <class T>
 const char* sum_rows(const SumRows<T>& call, Stream stream) {
   using C = Compute<T>;
-  const int64_t parts = sum_parts(call.count), tiles = ceil_divide(call.columns, sum_columns);
-  const LaunchShape first{parts * tiles, sum_columns * sum_warps,
-                          sum_columns * sum_warps * int64_t{sizeof(C)}};
-  LaunchShape second = first;
-  second.blocks = tiles;
+  const int64_t parts = sum_parts(call.count);
+  const LaunchShape first = column_shape<C>(call.columns, parts);
+  const LaunchShape second = column_shape<C>(call.columns, 1);
   const SumColumns<T, C> rows{call.rows, call.count, call.columns, ceil_divide(call.count, parts),
                               call.partial};
   const SumColumns<C, T> partial{call.partial, parts, call.columns, parts, call.sum};

@@ -2,6 +2,7 @@
 // Pointers are to memory of the device; sizes and words are those of calls.h.
 #pragma once
 
+#include "cells/masks.h"
 #include "cuda/choose.h"
 #include "cuda/library.h"
 
@@ -19,12 +20,18 @@ struct LayerCall {
   Matrix<const T> projection;                      // [P, H]; no data: there is none
   Biases<T> biases;
   const T* initial[most_states];  // [B, P], every other [B, H]; or null for zeros
+  // Of a variant; is_varied also for an open cell that has none.
+  bool is_varied;
+  Varied<T> varied;          // without a mask, which run_forward and run_backward draw
+  double recurrent_dropout;  // its rate; 0 without a seed
 
   bool projected() const { return projection.data != nullptr; }
   int64_t width(int state) const { return state == 0 ? outputs : units; }
   const CellTraits& traits() const { return cell_traits(cell); }
   int64_t columns() const { return traits().gates * units; }
-  int64_t slots() const { return traits().reserve_slots + projected(); }
+  int64_t slots() const {
+    return traits().reserve_slots + projected() + (varied.zones ? traits().states : 0);
+  }
   RecurrentWeights<T> recurrent() const {
     return {recurrent_weight.data, recurrent_weight.row_stride, recurrent_weight.column_stride};
   }
@@ -56,12 +63,7 @@ struct LayerBackward : LayerCall<T> {
   T* recurrent_weight_gradient;                      // [G*H, P]
   T *input_bias_gradient, *recurrent_bias_gradient;  // [G*H]
   T* projection_gradient;                            // [P, H]
-
-  bool wants_weights() const {
-    return input_weight_gradient != nullptr || recurrent_weight_gradient != nullptr ||
-           input_bias_gradient != nullptr || recurrent_bias_gradient != nullptr ||
-           projection_gradient != nullptr;
-  }
+  T* unit_parameter_gradient;                        // [K, H]
 };
 
 // A copy of `count` values; zeros where there is nothing to copy.
@@ -85,6 +87,23 @@ Matrix<const T> rows_of_input(Library& library, const Timeline& time, int64_t ro
   check_call(copy_rows(CopyRows<T>{time, inputs, x, step_stride, row_stride, column_stride, copy},
                        library.stream()));
   return matrix<T>(copy, rows, inputs);
+}
+
+// The call's variant, with the mask of its recurrent dropout.
+template <class T, class Library>
+Varied<T> with_mask(Library& library, const LayerCall<T>& layer) {
+  Varied<T> varied = layer.varied;
+  if (layer.recurrent_dropout > 0) {
+    const int64_t batch = layer.time.batch, columns = layer.outputs;
+    auto* mask = library.template allocate<Compute<T>>(batch * columns);
+    const auto scale = static_cast<Compute<T>>(dropout_scale(layer.recurrent_dropout));
+    check_call(
+        draw_mask(DrawMask<T>{varied.seed, varied.stream, draw_threshold(layer.recurrent_dropout),
+                              batch, columns, scale, mask},
+                  library.stream()));
+    varied.mask = mask;
+  }
+  return varied;
 }
 
 template <class T, class Library>

@@ -23,6 +23,7 @@ class BackwardSteps {
     step_.y = layer.y;
     step_.y_stride = layer.y_stride;
     step_.reserve = layer.reserve;
+    step_.varied = shares.varied;
     if (!layer.projected()) {
       step_.y_gradient = layer.y_gradient;
       step_.y_gradient_step_stride = layer.y_gradient_step_stride;
@@ -40,7 +41,11 @@ class BackwardSteps {
     }
     if (layer.traits().phases > 1) {
       step_.partial = library.template allocate<C>(batch_ * layer.traits().shares * units);
+      for (int n = 0; n < layer.traits().states && layer.varied.zones; ++n) {
+        step_.passed[n] = library.template allocate<C>(batch_ * units);
+      }
     }
+    if (layer.unit_parameter_gradient != nullptr) step_.unit_sums = zeros(unit_columns());
     by_hidden_ = library.template allocate<C>(batch_ * layer.outputs);
   }
 
@@ -58,6 +63,15 @@ class BackwardSteps {
     } else {
       walk([](const C* arrived) { return arrived; });
     }
+    if (step_.unit_sums != nullptr) {
+      check_call(add_sequences(step_.unit_sums, batch_, unit_columns(),
+                               layer_.unit_parameter_gradient, library_.stream()));
+    }
+    if (step_.varied.changes_operand()) {
+      check_call(
+          leave_first_step(LeaveFirstStep<T>{layer_.time, layer_.outputs, step_.varied, by_hidden_},
+                           library_.stream()));
+    }
     for (int n = 0; n < layer_.traits().states; ++n) {
       if (layer_.initial_gradient[n] == nullptr) continue;
       check_call(narrow_sum(NarrowSum<T>{step_.carry[n], n == 0 ? by_hidden_ : nullptr,
@@ -67,6 +81,18 @@ class BackwardSteps {
   }
 
  private:
+  int64_t unit_columns() const { return layer_.traits().unit_parameters * layer_.units; }
+  // [B, columns]
+  C* zeros(int64_t columns) const {
+    C* values = library_.template allocate<C>(batch_ * columns);
+    check_call(widen_values(WidenValues<T>{nullptr, values, batch_ * columns}, library_.stream()));
+    return values;
+  }
+  const char* launch_step() const {
+    return layer_.is_varied ? varied_backward(layer_.cell, step_, library_.stream())
+                            : step_backward(layer_.cell, step_, library_.stream());
+  }
+
   // The gradient of the whole output, for the product with the projection.
   void gather(const C* arrived, T* rows) const {
     GatherOutputGradient<T> call{};
@@ -81,6 +107,7 @@ class BackwardSteps {
     call.carry = step_.carry[0];
     call.hidden_gradient = shares_.hidden;
     call.step_gradient = rows;
+    call.varied = step_.varied;
     check_call(gather_output_gradient(call, library_.stream()));
   }
 
@@ -103,7 +130,7 @@ class BackwardSteps {
         step_.phase = p;
         step_.product = arrived;
         step_.step_gradient = gradients[p];
-        check_call(step_backward(layer_.cell, step_, library_.stream()));
+        check_call(launch_step());
         products[p]();
         arrived = by_hidden_;
       }
@@ -150,6 +177,7 @@ void run_backward(Library& library, const LayerBackward<T>& layer) {
   const int64_t count = layer.rows * layer.columns();
   ShareGradients<T> shares{};
   shares.separate = layer.traits().separate_gradients;
+  shares.varied = with_mask(library, layer);
   shares.input = library.template allocate<T>(count);
   shares.recurrent = shares.separate ? library.template allocate<T>(count) : shares.input;
   if (layer.projected()) shares.hidden = library.template allocate<T>(layer.rows * layer.outputs);

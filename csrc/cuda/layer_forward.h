@@ -24,6 +24,8 @@ class ForwardSteps {
     step_.input = input;
     step_.biases = layer.biases;
     step_.reserve = layer.reserve;
+    step_.varied = with_mask(library, layer);
+    if (step_.varied.changes_operand()) enter_first_step();
     for (int n = 1; n < layer.traits().states; ++n) {
       step_.state[n] = library.template allocate<C>(batch_ * units);
       check_call(widen_values(WidenValues<T>{layer.initial[n], step_.state[n], batch_ * units},
@@ -46,13 +48,14 @@ class ForwardSteps {
 
   void run() {
     const int phases = layer_.traits().phases;
+    const T* entering = step_.entering == nullptr ? hidden_ : step_.entering;
     std::vector<C*> sums;
     for (int p = 0; p < phases; ++p) {
       sums.push_back(library_.template allocate<C>(batch_ * phase(p).gates * layer_.units));
     }
     const auto recurrent = [&](int p) {
       const Matrix<const T> weight = layer_.phase_weight(phase(p));
-      const auto left = matrix<T>(p == 0 ? hidden_ : operand_, batch_, weight.columns);
+      const auto left = matrix<T>(p == 0 ? entering : operand_, batch_, weight.columns);
       return library_.product(left, weight.transposed(), sums[p]);
     };
     std::vector<decltype(recurrent(0))> products;
@@ -65,9 +68,10 @@ class ForwardSteps {
           rounded_product<T>(library_, computed, layer_.projection.transposed(), projected_);
       walk(products, sums, [&] {
         project();
-        check_call(store_outputs(StoreOutputs<T>{layer_.time, layer_.outputs, step_.step,
-                                                 projected_, hidden_, layer_.y, layer_.y_stride},
-                                 library_.stream()));
+        check_call(store_outputs(
+            StoreOutputs<T>{layer_.time, layer_.outputs, step_.step, projected_, hidden_, layer_.y,
+                            layer_.y_stride, step_.varied, step_.entering},
+            library_.stream()));
       });
     }
     for (int n = 1; n < layer_.traits().states; ++n) {
@@ -78,6 +82,16 @@ class ForwardSteps {
   }
 
  private:
+  void enter_first_step() {
+    step_.entering = library_.template allocate<T>(batch_ * layer_.outputs);
+    check_call(gpu::enter_first_step(
+        EnterFirstStep<T>{layer_.time, layer_.outputs, hidden_, step_.varied, step_.entering},
+        library_.stream()));
+  }
+  const char* launch_step() const {
+    return layer_.is_varied ? varied_forward(layer_.cell, step_, library_.stream())
+                            : step_forward(layer_.cell, step_, library_.stream());
+  }
   PhaseTraits phase(int p) const { return phase_traits(layer_.cell, p); }
 
   template <class Products, class Finish>
@@ -90,7 +104,7 @@ class ForwardSteps {
         step_.phase = p;
         step_.product = sums[p];
         step_.operand = p + 1 < phases ? operand_ : nullptr;
-        check_call(step_forward(layer_.cell, step_, library_.stream()));
+        check_call(launch_step());
       }
       finish();
     }

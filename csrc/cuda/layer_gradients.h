@@ -11,6 +11,7 @@ struct ShareGradients {
   T *input, *recurrent;  // [N, G*H]: of x W_ih^T and of h W_hh^T; one where they are the same
   T* hidden;             // [N, P]: of what the projection gives; null without one
   bool separate;
+  Varied<T> varied;  // with its mask
 };
 
 template <class T, class Library>
@@ -18,15 +19,22 @@ void recurrent_weight_gradient(Library& library, const LayerBackward<T>& layer,
                                const ShareGradients<T>& shares) {
   const int64_t units = layer.units, outputs = layer.outputs;
   T* previous = library.template allocate<T>(layer.rows * outputs);
-  check_call(previous_outputs(
-      PreviousOutputs<T>{layer.time, outputs, layer.y, layer.y_stride, layer.initial[0], previous},
-      library.stream()));
+  check_call(previous_outputs(PreviousOutputs<T>{layer.time, outputs, layer.y, layer.y_stride,
+                                                 layer.initial[0], previous, shares.varied},
+                              library.stream()));
   const auto gradient = matrix<T>(shares.recurrent, layer.rows, layer.columns());
   const auto kept = matrix<T>(layer.reserve, layer.rows, layer.slots() * units);
   for (int p = 0; p < layer.traits().phases; ++p) {
     const PhaseTraits phase = phase_traits(layer.cell, p);
-    const auto factor = phase.operand < 0 ? matrix<T>(previous, layer.rows, outputs)
-                                          : kept.columns_from(phase.operand * units, units);
+    auto factor = phase.operand < 0 ? matrix<T>(previous, layer.rows, outputs)
+                                    : kept.columns_from(phase.operand * units, units);
+    if (phase.operand >= 0 && shares.varied.mask != nullptr) {
+      T* masked = library.template allocate<T>(layer.rows * units);
+      check_call(masked_operands(MaskedOperands<T>{layer.time, units, factor.data,
+                                                   factor.row_stride, masked, shares.varied},
+                                 library.stream()));
+      factor = matrix<T>(masked, layer.rows, units);
+    }
     const auto own = gradient.columns_from(phase.first_gate * units, phase.gates * units);
     T* out = layer.recurrent_weight_gradient + phase.first_gate * units * outputs;
     rounded_product<T>(library, own.transposed(), factor, out)();

@@ -15,10 +15,14 @@ run_previous_outputs(RNNCELLS_PARAMETER(PreviousOutputs<T>) call) {
   const int64_t length = steps.length(b), before = steps.before(t);
   if (t >= length && steps.packed()) return;
   T value = stored<T>(Compute<T>(0));
-  if (t < length && before >= 0 && before < length) {
+  const bool begins_with = t < length && !starts_anew(call.varied, steps, t, b);
+  if (begins_with && before >= 0 && before < length) {
     value = read(Global<const T>(call.y), steps.row(before, b) * call.y_stride + column);
-  } else if (t < length && call.initial != nullptr) {
+  } else if (begins_with && call.initial != nullptr) {
     value = read(Global<const T>(call.initial), b * call.outputs + column);
+  }
+  if (call.varied.mask != nullptr) {
+    value = stored<T>(widen(value) * mask_at(call.varied, b * call.outputs + column));
   }
   write(Global<T>(call.previous), steps.row(t, b) * call.outputs + column, value);
 }

@@ -1,21 +1,10 @@
-// One phase of one time step, unit by unit: the products are a library's. Any cell, type and size.
+// One phase of one time step, unit by unit: the products are a library's. Any cell, type and size,
+// and, where IsVaried, any variant but layer norm, whose rows are in normed.cuh.
 #pragma once
 
-#include "cuda/timeline.cuh"
+#include "cuda/varied.cuh"
 
 namespace rnncells::gpu {
-
-constexpr int element_threads = 256;
-
-// The element of a [rows, columns] matrix that a thread looks after; row -1: there is none.
-struct Element {
-  int64_t row, column;
-};
-RNNCELLS_DEVICE Element element_of(int64_t rows, int64_t columns) {
-  const int64_t i = block_index() * block_threads() + thread_index();
-  if (i >= rows * columns) return {-1, 0};
-  return {i / columns, i % columns};
-}
 
 // The state n that a step began with.
 template <class T>
@@ -23,7 +12,18 @@ RNNCELLS_DEVICE Compute<T> initial_value(const T* const* initial, int n, int64_t
   return initial[n] == nullptr ? Compute<T>(0) : widen(read(Global<const T>(initial[n]), place));
 }
 
-template <class Cell, class T, int P>
+// The states that the cell made of those before, mixed with them.
+template <class Cell, class T>
+RNNCELLS_DEVICE void zone_out(const StepForward<T>& call, int64_t b, int64_t unit,
+                              const Value<T>* previous, Value<T>* next) {
+  RNNCELLS_UNROLL
+  for (int n = 0; n < Cell::states; ++n) {
+    const Compute<T> part = staying_part(call.varied, n, call.step, b, unit);
+    next[n] = Value<T>(mix_states(number(previous[n]), number(next[n]), part));
+  }
+}
+
+template <class Cell, class T, int P, bool IsVaried>
 RNNCELLS_KERNEL(element_threads)
 run_step_forward(RNNCELLS_PARAMETER(StepForward<T>) call) {
   using F = CellPhase<Cell, P>;
@@ -35,7 +35,9 @@ run_step_forward(RNNCELLS_PARAMETER(StepForward<T>) call) {
   const Steps steps(call.time);
   const int64_t units = call.units, own = b * units + unit;
   const bool projected = call.computed != nullptr, keeps = call.reserve != nullptr;
-  const int64_t slots = reserve_slots<Cell>() + projected;
+  const bool zones = IsVaried && call.varied.zones;
+  const int made_slot = reserve_slots<Cell>() + projected;
+  const int64_t slots = made_slot + (zones ? Cell::states : 0);
   const Global<T> reserve(call.reserve), y(call.y), operand(call.operand);
   const Global<T> computed(call.computed), hidden(call.hidden);
   if (call.step >= steps.length(b)) {
@@ -72,10 +74,12 @@ run_step_forward(RNNCELLS_PARAMETER(StepForward<T>) call) {
     }
     share[k] = V(sum);
   }
-  previous[0] = V(Cell::direct_hidden ? widen(read(hidden, own)) : Compute<T>(0));
+  const bool anew = IsVaried && starts_anew(call.varied, steps, call.step, b);
+  const bool reads_hidden = (Cell::direct_hidden || zones) && !anew;
+  previous[0] = V(reads_hidden ? widen(read(hidden, own)) : Compute<T>(0));
   RNNCELLS_UNROLL
   for (int n = 1; n < Cell::states; ++n) {
-    previous[n] = V(read(Global<Compute<T>>(call.state[n]), own));
+    previous[n] = anew ? V(0) : V(read(Global<Compute<T>>(call.state[n]), own));
   }
   const Global<Compute<T>> between(call.saved);
   if constexpr (P > 0) {
@@ -83,19 +87,33 @@ run_step_forward(RNNCELLS_PARAMETER(StepForward<T>) call) {
       save[k] = V(read(between, (b * Cell::saved + k) * units + unit));
     }
   }
-  Cell::template forward<P>(share, previous, next, save);
+  const UnitTerms<Cell, T> terms(call.varied, units, unit);
+  cell_forward<Cell, P>(terms.terms(call.varied), share, previous, next, save);
   if constexpr (!last) {
     for (int k = 0; k < F::phase.saves.end(); ++k) {
       write(between, (b * Cell::saved + k) * units + unit, number(save[k]));
     }
-    write(operand, own, stored<T>(number(save[Cell::phase(P + 1).operand])));
+    T multiplied = stored<T>(number(save[Cell::phase(P + 1).operand]));
+    if (IsVaried) multiplied = stored<T>(widen(multiplied) * mask_at(call.varied, own));
+    write(operand, own, multiplied);
   } else {
+    if (zones && keeps) {
+      const int64_t place = (row * slots + made_slot) * units + unit;
+      for (int n = 0; n < Cell::states; ++n) {
+        write(reserve, place + n * units, stored<T>(number(next[n])));
+      }
+    }
+    if (zones) zone_out<Cell>(call, b, unit, previous, next);
     const T h = stored<T>(number(next[0]));
     if (projected) {
       write(computed, own, h);
     } else {
       write(hidden, own, h);
       write(y, row * call.y_stride + unit, h);
+      if (IsVaried && call.entering != nullptr) {
+        write(Global<T>(call.entering), own,
+              entering_value(call.varied, steps, steps.after(call.step), b, own, h));
+      }
     }
     RNNCELLS_UNROLL
     for (int n = 1; n < Cell::states; ++n) {
@@ -126,7 +144,12 @@ run_store_outputs(RNNCELLS_PARAMETER(StoreOutputs<T>) call) {
   T h = stored<T>(Compute<T>(0));
   if (inside) {
     h = read(Global<const T>(call.projected), b * call.outputs + column);
-    write(Global<T>(call.hidden), b * call.outputs + column, h);
+    const int64_t own = b * call.outputs + column;
+    write(Global<T>(call.hidden), own, h);
+    if (call.entering != nullptr) {
+      write(Global<T>(call.entering), own,
+            entering_value(call.varied, steps, steps.after(call.step), b, own, h));
+    }
   }
   write(Global<T>(call.y), steps.row(call.step, b) * call.y_stride + column, h);
 }

@@ -11,13 +11,15 @@ struct StepRecord {
   using V = Value<T>;
   V save[at_least_one<Cell::saved>()], previous[Cell::states], next[Cell::states];
 
+  // `zones`: see Varied; `anew`: the states were zero before the step.
   RNNCELLS_DEVICE StepRecord(const StepBackward<T>& call, const Steps& steps, int64_t b,
-                             int64_t unit, int64_t row) {
+                             int64_t unit, int64_t row, bool zones, bool anew) {
     const int64_t units = call.units, own = b * units + unit;
     const int64_t before = steps.before(call.step);
     const bool first = before < 0 || before >= steps.length(b);
     const int64_t row_before = first ? 0 : steps.row(before, b);
-    const int64_t width = (reserve_slots<Cell>() + call.projected) * units;
+    const int made_slot = reserve_slots<Cell>() + call.projected;
+    const int64_t width = (made_slot + (zones ? Cell::states : 0)) * units;
     const Global<const T> reserve(call.reserve), y(call.y);
     const auto slot = [&](int64_t r, int k) {
       return V(widen(read(reserve, r * width + k * units + unit)));
@@ -26,18 +28,20 @@ struct StepRecord {
     for (int k = 0; k < Cell::saved; ++k) save[k] = slot(row, k);
     RNNCELLS_UNROLL
     for (int n = 1; n < Cell::states; ++n) {
-      next[n] = slot(row, Cell::saved + n - 1);
-      previous[n] =
-          first ? V(initial_value<T>(call.initial, n, own)) : slot(row_before, Cell::saved + n - 1);
+      next[n] = slot(row, zones ? made_slot + n : Cell::saved + n - 1);
+      previous[n] = anew    ? V(0)
+                    : first ? V(initial_value<T>(call.initial, n, own))
+                            : slot(row_before, Cell::saved + n - 1);
     }
     next[0] = previous[0] = V(0);
     if constexpr (Cell::output_slope) {
-      next[0] = call.projected ? slot(row, reserve_slots<Cell>())
-                               : V(widen(read(y, row * call.y_stride + unit)));
+      next[0] = call.projected || zones ? slot(row, reserve_slots<Cell>())
+                                        : V(widen(read(y, row * call.y_stride + unit)));
     }
     if constexpr (Cell::direct_hidden) {
-      previous[0] = first ? V(initial_value<T>(call.initial, 0, own))
-                          : V(widen(read(y, row_before * call.y_stride + unit)));
+      previous[0] = anew    ? V(0)
+                    : first ? V(initial_value<T>(call.initial, 0, own))
+                            : V(widen(read(y, row_before * call.y_stride + unit)));
     }
   }
 };
@@ -74,7 +78,55 @@ RNNCELLS_DEVICE void keep_gradients(const StepBackward<T>& call, const Steps& st
   }
 }
 
+// What zoneout lets pass to the states before stands aside; the rest is that of what the cell made.
+template <class Cell, class T>
+RNNCELLS_DEVICE void part_gradients(const StepBackward<T>& call, int64_t b, int64_t unit,
+                                    Value<T>* gradient, Compute<T>* passed) {
+  RNNCELLS_UNROLL
+  for (int n = 0; n < Cell::states; ++n) {
+    const Compute<T> part = staying_part(call.varied, n, call.step, b, unit);
+    const Compute<T> whole = number(gradient[n]);
+    passed[n] = part * whole;
+    gradient[n] = Value<T>((Compute<T>(1) - part) * whole);
+  }
+}
+
+// Each sequence has sums of its own.
+template <class Cell, class T>
+RNNCELLS_DEVICE void add_unit_sums(const StepBackward<T>& call, int64_t b, int64_t unit,
+                                   const StepRecord<Cell, T>& record, const Value<T>* gradient) {
+  static_assert(Cell::unit_parameters == 0 || Cell::phases == 1, "all shares are known at once");
+  if constexpr (Cell::unit_parameters > 0) {
+    const Global<Compute<T>> sums(call.unit_sums);
+    RNNCELLS_UNROLL
+    for (int k = 0; k < Cell::unit_parameters; ++k) {
+      const UnitParameter parameter = Cell::parameter(k);
+      const int64_t place = (b * Cell::unit_parameters + k) * call.units + unit;
+      const Value<T> state = (parameter.after ? record.next : record.previous)[parameter.state];
+      write(sums, place,
+            number(mul_add(gradient[parameter.share], state, Value<T>(read(sums, place)))));
+    }
+  }
+}
+
+// The gradients of the states before the step, but for what goes through its product: the first
+// phase adds what zoneout let pass, and a reset lets nothing through.
 template <class Cell, class T, int P>
+RNNCELLS_DEVICE void close_states(const StepBackward<T>& call, int64_t own, bool inside, bool anew,
+                                  const Compute<T>* passed, Value<T>* carry) {
+  constexpr bool last = P == Cell::phases - 1;
+  RNNCELLS_UNROLL
+  for (int n = 0; n < Cell::states; ++n) {
+    Compute<T> added = passed[n];
+    if (call.varied.zones && P > 0) write(Global<Compute<T>>(call.passed[n]), own, added);
+    if constexpr (P > 0) continue;
+    if (call.varied.zones && !last) added = read(Global<Compute<T>>(call.passed[n]), own);
+    const Compute<T> whole = number(carry[n]) + added;
+    carry[n] = inside && anew ? Value<T>(0) : Value<T>(whole);
+  }
+}
+
+template <class Cell, class T, int P, bool IsVaried>
 RNNCELLS_KERNEL(element_threads)
 run_step_backward(RNNCELLS_PARAMETER(StepBackward<T>) call) {
   using F = CellPhase<Cell, P>;
@@ -86,8 +138,17 @@ run_step_backward(RNNCELLS_PARAMETER(StepBackward<T>) call) {
   const Steps steps(call.time);
   const int64_t units = call.units, own = b * units + unit;
   const bool inside = call.step < steps.length(b);
-  const Compute<T> arrived =
+  const bool zones = IsVaried && call.varied.zones;
+  const bool anew = IsVaried && starts_anew(call.varied, steps, call.step, b);
+  Compute<T> arrived =
       call.product == nullptr ? Compute<T>(0) : read(Global<const Compute<T>>(call.product), own);
+  if constexpr (IsVaried && last) {
+    if (!call.projected) {
+      arrived = leaving_value(call.varied, steps, steps.after(call.step), b, own, arrived);
+    }
+  } else if constexpr (IsVaried) {
+    arrived *= mask_at(call.varied, own);
+  }
   V carry[Cell::states], gradient[shares];
   RNNCELLS_UNROLL
   for (int n = 0; n < Cell::states; ++n) {
@@ -98,17 +159,26 @@ run_step_backward(RNNCELLS_PARAMETER(StepBackward<T>) call) {
   RNNCELLS_UNROLL
   for (int k = 0; k < shares; ++k) gradient[k] = V(0);
   const Global<Compute<T>> partial(call.partial);
+  Compute<T> passed[Cell::states];
+  RNNCELLS_UNROLL
+  for (int n = 0; n < Cell::states; ++n) passed[n] = 0;
   if (inside) {
-    const StepRecord<Cell, T> record(call, steps, b, unit, steps.row(call.step, b));
+    const int64_t row = steps.row(call.step, b);
+    const StepRecord<Cell, T> record(call, steps, b, unit, row, zones, anew);
     if constexpr (last) {
       carry[0] = V(number(carry[0]) + y_gradient_at(call, steps, b, unit));
+      if (zones) part_gradients<Cell>(call, b, unit, carry, passed);
     } else {
       for (int k = 0; k < F::phase.shares.end(); ++k) {
         gradient[k] = V(read(partial, (b * shares + k) * units + unit));
       }
     }
-    Cell::template backward<P>(record.save, record.previous, record.next, V(arrived), carry,
-                               gradient);
+    const UnitTerms<Cell, T> terms(call.varied, units, unit);
+    cell_backward<Cell, P>(terms.terms(call.varied), record.save, record.previous, record.next,
+                           V(arrived), carry, gradient);
+    if (IsVaried && call.unit_sums != nullptr) {
+      add_unit_sums<Cell>(call, b, unit, record, gradient);
+    }
   }
   if constexpr (P > 0) {
     for (int k = 0; k < F::phase.shares.first; ++k) {
@@ -116,6 +186,7 @@ run_step_backward(RNNCELLS_PARAMETER(StepBackward<T>) call) {
     }
   }
   keep_gradients<Cell, T, P>(call, steps, inside, b, unit, gradient + F::phase.shares.first);
+  if constexpr (IsVaried) close_states<Cell, T, P>(call, own, inside, anew, passed, carry);
   RNNCELLS_UNROLL
   for (int n = 0; n < Cell::states; ++n) {
     if (n > 0 || !call.projected) {
@@ -134,7 +205,10 @@ run_gather_output_gradient(RNNCELLS_PARAMETER(GatherOutputGradient<T>) call) {
   const Global<Compute<T>> carry(call.carry);
   const bool inside = call.step < steps.length(b);
   Compute<T> total = read(carry, own);
-  if (call.product != nullptr) total += read(Global<const Compute<T>>(call.product), own);
+  if (call.product != nullptr) {
+    total += leaving_value(call.varied, steps, steps.after(call.step), b, own,
+                           read(Global<const Compute<T>>(call.product), own));
+  }
   if (inside && call.y_gradient != nullptr) {
     const int64_t place =
         steps.place(call.step, b, call.y_gradient_step_stride, call.y_gradient_row_stride);

@@ -11,9 +11,10 @@ class Steps {
   RNNCELLS_DEVICE explicit Steps(const Timeline& time)
       : time_(time), lengths_(time.lengths), offsets_(time.offsets) {}
 
-  // The time step that is visited as number s, and the one visited before step t.
+  // The time step that is visited as number s, and those visited before and after step t.
   RNNCELLS_DEVICE int64_t at(int64_t s) const { return time_.reverse ? time_.steps - 1 - s : s; }
   RNNCELLS_DEVICE int64_t before(int64_t t) const { return time_.reverse ? t + 1 : t - 1; }
+  RNNCELLS_DEVICE int64_t after(int64_t t) const { return time_.reverse ? t - 1 : t + 1; }
 
   RNNCELLS_DEVICE int64_t length(int64_t sequence) const {
     return time_.lengths == nullptr ? time_.steps : read(lengths_, sequence);

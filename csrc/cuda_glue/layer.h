@@ -4,6 +4,7 @@
 #include "cuda/layer.h"
 #include "cuda_glue/library.h"
 #include "layer_tensors.h"
+#include "variant_text.h"
 
 namespace rnncells {
 
@@ -25,17 +26,38 @@ inline CellFacts facts_of(const gpu::CellTraits& cell) {
   facts.phases = cell.phases;
   facts.reserve_slots = cell.reserve_slots;
   facts.projects = cell.projects;
+  facts.unit_parameters = cell.unit_parameters;
+  facts.open = cell.open;
+  facts.middle = cell.middle;
   return facts;
 }
+
+inline void check_seed(const Tensor& seed) {
+  RNNCELLS_REQUIRE(seed.numel() == 1 && seed.scalar_type() == ScalarType::Long,
+                   "seed must be one int64, got ", text(sizes_of(seed)), " of ",
+                   torch::headeronly::toString(seed.scalar_type()));
+}
+
+// What a call is told of its variant.
+struct GivenVariant {
+  const std::string& text;
+  const std::optional<Tensor>&seed, &resets;
+};
 
 // With `recompute` nothing is kept: BPTT runs the whole forward pass once more.
 class DeviceLayer : public LayerTensors {
  public:
-  explicit DeviceLayer(const Arguments& given)
-      : LayerTensors(facts_of(gpu::cell_traits(cell_of(given.cell))), on_device(given), 0),
+  DeviceLayer(const Arguments& given, const GivenVariant& said)
+      : LayerTensors(
+            facts_of(gpu::cell_traits(cell_of(given.cell))),
+            on_device(given,
+                      read_variant(said.text, facts_of(gpu::cell_traits(cell_of(given.cell))))),
+            0),
         cell(cell_of(given.cell)),
         here(x),
         library(x, here.stream()) {
+    RNNCELLS_REQUIRE(variant.norm == Norm::none, "there is no CUDA kernel for layer norm yet");
+    take_variant(given, said);
     for (const Tensor& weight : weights) library.know(weight);
     for (const Tensor& state : states) library.know(state);
     library.know(x);
@@ -85,10 +107,14 @@ class DeviceLayer : public LayerTensors {
     for (size_t n = 0; n < states.size(); ++n) {
       call.initial[n] = data<T>(states[n]) + state_offset(n, direction);
     }
+    call.is_varied = is_varied();
+    call.recurrent_dropout = variant.masks() ? variant.recurrent_dropout : 0;
+    call.varied = varied<T>(direction);
   }
 
  private:
-  static Arguments on_device(Arguments given) {
+  static Arguments on_device(Arguments given, const Variant& variant) {
+    given.variant = variant;
     RNNCELLS_REQUIRE(device::is_here(given.x), "the input is not on CUDA, where another tensor is");
     given.lengths_on_device = given.lengths.has_value() && device::is_here(*given.lengths);
     return given;
@@ -99,11 +125,59 @@ class DeviceLayer : public LayerTensors {
     return {data<T>(tensor), tensor.size(0), tensor.size(1), tensor.stride(0), tensor.stride(1)};
   }
 
+  // The seed stays unread: a kernel reads it, so that nobody waits and a graph draws anew.
+  void take_variant(const Arguments& given, const GivenVariant& said) {
+    if (said.seed.has_value()) {
+      require_device(*said.seed, "seed");
+      check_seed(*said.seed);
+      library.know(*said.seed);
+      variant.draws = true;
+      seed_ = data<int64_t>(*said.seed);
+    }
+    if (!said.resets.has_value()) return;
+    const std::vector<int64_t> expected = {size.steps, size.batch}, sizes = sizes_of(*said.resets);
+    RNNCELLS_REQUIRE(!given.batch_sizes.has_value(), "a packed input cannot have resets");
+    require_device(*said.resets, "resets");
+    RNNCELLS_REQUIRE(said.resets->scalar_type() == ScalarType::Bool, "resets must be bool, got ",
+                     torch::headeronly::toString(said.resets->scalar_type()));
+    RNNCELLS_REQUIRE(sizes == expected, "resets must have shape ", text(expected), ", got ",
+                     text(sizes));
+    library.know(*said.resets);
+    variant.resets = data<bool>(*said.resets);
+    variant.resets_step_stride = said.resets->stride(0);
+    variant.resets_batch_stride = said.resets->stride(1);
+  }
+
+  bool is_varied() const { return facts.open || variant.any(); }
+
+  template <class T>
+  gpu::Varied<T> varied(int64_t direction) const {
+    gpu::Varied<T> varied{};
+    varied.activations = variant.activations;
+    if (has_unit_parameters()) {
+      RNNCELLS_REQUIRE(unit_parameters(direction).is_contiguous(),
+                       "the values per unit must be contiguous");
+      varied.unit_parameters = data<T>(unit_parameters(direction));
+    }
+    varied.seed = seed_;
+    varied.stream = static_cast<uint32_t>(direction);
+    varied.zones = variant.zones();
+    for (int n = 0; n < facts.states; ++n) {
+      varied.zoneout[n] = static_cast<Compute<T>>(variant.zoneout[n]);
+      varied.zoneout_threshold[n] = draw_threshold(variant.zoneout[n]);
+    }
+    varied.resets = variant.resets;
+    varied.resets_step_stride = variant.resets_step_stride;
+    varied.resets_batch_stride = variant.resets_batch_stride;
+    return varied;
+  }
+
   gpu::LayerFacts layer_facts() const {
     const bool single = dtype == ScalarType::Float;
     const bool half = dtype == ScalarType::Half || dtype == ScalarType::BFloat16;
     return {cell,       single,     half,       single && tensor_floats_allowed(),
-            size.steps, size.batch, size.units, projected};
+            size.steps, size.batch, size.units, projected,
+            is_varied()};
   }
 
   // Lengths on the device stay there, unread: none counts as less than 1 or more than all steps.
@@ -136,6 +210,7 @@ class DeviceLayer : public LayerTensors {
   }
 
   int64_t *lengths_ = nullptr, *offsets_ = nullptr;
+  const int64_t* seed_ = nullptr;
 };
 
 }  // namespace rnncells

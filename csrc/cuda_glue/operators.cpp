@@ -54,21 +54,15 @@ void run_forward(DeviceLayer& layer, const Outputs& out, int64_t slots) {
   }
 }
 
-void refuse_variant(const std::string& variant, const std::optional<Tensor>& resets) {
-  RNNCELLS_REQUIRE(
-      variant.empty() && !resets.has_value(),
-      "there is no CUDA kernel for variants yet: ", resets.has_value() ? "resets" : variant);
-}
-
 std::tuple<Tensor, std::vector<Tensor>, Tensor> layer_forward(
     const Tensor& x, const std::vector<Tensor>& states, const std::vector<Tensor>& weights,
     const std::optional<Tensor>& lengths, const std::optional<Tensor>& batch_sizes,
     const std::string& cell, bool bidirectional, bool save, bool tidy, bool rowwise, bool recompute,
     const std::optional<Tensor>& packed, const std::string& variant,
     const std::optional<Tensor>& seed, const std::optional<Tensor>& resets) {
-  refuse_variant(variant, resets);
   DeviceLayer layer(
-      {x, states, weights, lengths, batch_sizes, cell, bidirectional, rowwise, recompute});
+      {x, states, weights, lengths, batch_sizes, cell, bidirectional, rowwise, recompute},
+      {variant, seed, resets});
   const Outputs out(layer, save ? layer.reserve_sizes() : std::vector<int64_t>{0});
   if (layer.size.batch > 0) {
     with_type(layer.dtype,
@@ -158,7 +152,11 @@ class Backward {
       call.recurrent_bias_gradient = part<T>(asked.weights[first + 3]);
     }
     if (layer.projected) {
-      call.projection_gradient = part<T>(asked.weights[first + layer.weights_per_direction() - 1]);
+      call.projection_gradient = part<T>(asked.weights[first + (layer.bias ? 4 : 2)]);
+    }
+    if (layer.has_unit_parameters()) {
+      call.unit_parameter_gradient =
+          part<T>(asked.weights[first + layer.weights_per_direction() - 1]);
     }
     return call;
   }
@@ -176,9 +174,9 @@ std::vector<Tensor> layer_backward(
     const Tensor& reserve, const std::string& cell, bool bidirectional,
     const std::vector<int64_t>& needs, bool rowwise, bool recompute, const std::string& variant,
     const std::optional<Tensor>& seed, const std::optional<Tensor>& resets) {
-  refuse_variant(variant, resets);
   DeviceLayer layer(
-      {x, states, weights, lengths, batch_sizes, cell, bidirectional, rowwise, recompute});
+      {x, states, weights, lengths, batch_sizes, cell, bidirectional, rowwise, recompute},
+      {variant, seed, resets});
   layer.check(y, "y", layer.output_sizes());
   layer.check(reserve, "reserve", layer.reserve_sizes());
   if (y_gradient.has_value()) layer.check(*y_gradient, "grad_y", layer.output_sizes());
@@ -205,6 +203,24 @@ Tensor layer_pack(const std::vector<Tensor>& weights, const std::string&, bool b
   return empty_beside(weights[0], {bidirectional ? 2 : 1, 0}, ScalarType::Byte);
 }
 
+// Where an event of probability `rate` happens: bool [T, B, H], as the kernels draw it.
+Tensor layer_draw(const Tensor& seed, int64_t purpose, int64_t stream,
+                  const std::vector<int64_t>& sizes, double rate) {
+  RNNCELLS_REQUIRE(sizes.size() == 3, "sizes must be those of [T, B, H]");
+  check_seed(seed);
+  const device::Place here(seed);
+  TorchLibrary library(seed, here.stream());
+  const Tensor drawn = empty_beside(seed, sizes, ScalarType::Bool);
+  if (drawn.numel() == 0) return drawn;
+  library.know(seed);
+  library.know(drawn);
+  gpu::check_call(gpu::draw_events(
+      {data<int64_t>(seed), static_cast<uint32_t>(purpose), static_cast<uint32_t>(stream),
+       draw_threshold(rate), sizes[0], sizes[1], sizes[2], mutable_data<bool>(drawn)},
+      here.stream()));
+  return drawn;
+}
+
 }  // namespace
 }  // namespace rnncells
 
@@ -220,4 +236,5 @@ RNNCELLS_IMPLEMENT(RNNCELLS_LIBRARY) {
   library.impl("layer_forward", TORCH_BOX(&rnncells::layer_forward));
   library.impl("layer_backward", TORCH_BOX(&rnncells::layer_backward));
   library.impl("layer_pack", TORCH_BOX(&rnncells::layer_pack));
+  library.impl("layer_draw", TORCH_BOX(&rnncells::layer_draw));
 }

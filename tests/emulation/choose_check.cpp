@@ -69,6 +69,11 @@ void expect_cases() {
     LayerFacts projected = layer("lstm", Type::float32, 32, 16);
     projected.projected = true;
     expect("projection", chosen(h100, projected, backward), Kernel::step);
+    LayerFacts varied = layer("lstm", Type::float32, 32, 16);
+    varied.varied = true;
+    expect("variant", chosen(h100, varied, backward), Kernel::step);
+    expect("open cell", chosen(h100, layer("gru_open", Type::float32, 32, 16), backward),
+           Kernel::step);
   }
 }
 
