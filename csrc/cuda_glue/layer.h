@@ -57,6 +57,9 @@ class DeviceLayer : public LayerTensors {
         here(x),
         library(x, here.stream()) {
     RNNCELLS_REQUIRE(variant.norm == Norm::none, "there is no CUDA kernel for layer norm yet");
+    RNNCELLS_REQUIRE(!variant.whole_states,
+                     "there is no CUDA kernel yet that gives the states of every time step");
+    RNNCELLS_REQUIRE(!variant.last_only, "outputs=last is the CPU's alone");
     take_variant(given, said);
     for (const Tensor& weight : weights) library.know(weight);
     for (const Tensor& state : states) library.know(state);
