@@ -154,6 +154,10 @@ class Backward {
     if (layer.projected) {
       call.projection_gradient = part<T>(asked.weights[first + (layer.bias ? 4 : 2)]);
     }
+    for (int64_t i = 0; i < layer.norms(); ++i) {
+      const int64_t place = first + (layer.bias ? 4 : 2) + layer.projected + i;
+      call.norm_gradient[i] = part<T>(asked.weights[place]);
+    }
     if (layer.has_unit_parameters()) {
       call.unit_parameter_gradient =
           part<T>(asked.weights[first + layer.weights_per_direction() - 1]);
