@@ -119,7 +119,8 @@ def specified(call: Call) -> Found:
     found = torch.autograd.grad(
         outputs[: len(pulled)], leaves, pulled, allow_unused=True, materialize_grads=True
     )
-    wanted = [value for value, needed in zip(found, call.needs or [1] * len(found)) if needed]
+    needs = call.needs or [1] * len(found)
+    wanted = [value for value, needed in zip(found, needs, strict=True) if needed]
     return [value.detach() for value in (y, *last, *wanted)]
 
 
@@ -217,7 +218,9 @@ def close(call: Call, dtypes: tuple[torch.dtype, ...] = FULL) -> None:
     largest value, and in 16 bits, where each h is rounded, to forty."""
     expected = specified(call)
     for dtype in dtypes:
-        for place, (ours, right) in enumerate(zip(as_type(call, dtype).on_card(), expected)):
+        for place, (ours, right) in enumerate(
+            zip(as_type(call, dtype).on_card(), expected, strict=True)
+        ):
             error = (ours.double() - right).abs().max() / right.abs().max().clamp(min=1)
             units = 40 if dtype.itemsize == 2 else 1000
             assert error < units * torch.finfo(dtype).eps, (place, dtype, error)
@@ -357,6 +360,17 @@ def test_errors_of_packed_rows_projections_and_draws() -> None:
         replace(projected, variant="zoneout=0.1").on_card()
     with pytest.raises(RuntimeError, match=r"sizes must be those of \[T, B, H\]"):
         torch.ops.rnncells_emulated.layer_draw(SEED, 0, 0, [3], 0.5)
+
+
+def test_the_last_output_alone() -> None:
+    """y is then working space in inference; the states of every step are refused."""
+    call = replace(draw("lstm", torch.float32), variant="outputs=last")
+    operator = torch.ops.rnncells_emulated.layer_forward.default
+    y, last, _ = call.forward(operator, save=False)
+    assert y.shape == (2, *call.x.shape[1:2], 9)
+    same_bits(last, replace(call, variant="").forward(operator)[1])
+    with pytest.raises(RuntimeError, match="no CUDA kernel yet .*: states=all"):
+        replace(call, variant="states=all").on_card()
 
 
 @kinds

@@ -56,6 +56,8 @@ class DeviceLayer : public LayerTensors {
         cell(cell_of(given.cell)),
         here(x),
         library(x, here.stream()) {
+    RNNCELLS_REQUIRE(!variant.whole_states,
+                     "there is no CUDA kernel yet that gives the states of every step: states=all");
     take_variant(given, said);
     for (const Tensor& weight : weights) library.know(weight);
     for (const Tensor& state : states) library.know(state);
