@@ -369,7 +369,7 @@ def test_the_last_output_alone() -> None:
     y, last, _ = call.forward(operator, save=False)
     assert y.shape == (2, *call.x.shape[1:2], 9)
     same_bits(last, replace(call, variant="").forward(operator)[1])
-    with pytest.raises(RuntimeError, match="no CUDA kernel yet .*: states=all"):
+    with pytest.raises(RuntimeError, match=r"no CUDA kernel yet .*: states=all"):
         replace(call, variant="states=all").on_card()
 
 
