@@ -105,6 +105,13 @@ struct StepForward {
                 // StoreOutputs that fills it
 };
 
+// One time step with layer norm, all phases at once: the library multiplied all of W_hh.
+template <class T>
+struct NormedForward {
+  StepForward<T> step;
+  RowNorms<T> norms;
+};
+
 // With a projection: what the library computed becomes y and the hidden state.
 template <class T>
 struct StoreOutputs {
@@ -159,6 +166,19 @@ struct StepBackward {
   Compute<T>* passed[most_states];  // [B, H]: what zoneout lets pass, between the phases; null for
                                     // cells of one phase
   Compute<T>* unit_sums;  // [B, K*H], changed: the gradients of unit_parameters; null: nobody asked
+};
+
+// One time step with layer norm, all phases at once. Of each sequence `sums` has a row: the
+// gradients of the norms' values, then, where gates are apart, of both biases [G*H]; those of the
+// middle begin at middle_scale and middle_shift.
+template <class T>
+struct NormedBackward {
+  StepBackward<T> step;
+  RowNorms<T> norms;
+  Biases<T> biases;
+  const Compute<T>*input, *recurrent;  // [N, G*H]: both products, of all time steps, without biases
+  Compute<T>* sums;                    // [B, sums_width], changed
+  int64_t sums_width, middle_scale, middle_shift;
 };
 
 // With a projection: the whole gradient of h, from y's, the product's and the states' own.

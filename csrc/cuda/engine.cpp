@@ -28,7 +28,8 @@ constexpr CellTraits traits_of() {
           !Cell::direct_hidden && Cell::phases == 1,
           Cell::unit_parameters,
           Cell::open,
-          Cell::middle};
+          Cell::middle,
+          Cell::phase(Cell::phases - 1).gate_of_share[0]};
 }
 
 // The gate of a phase's first recurrent share comes first.

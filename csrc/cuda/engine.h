@@ -24,6 +24,7 @@ struct CellTraits {
   bool projects;
   int unit_parameters;
   bool open, middle;
+  int middle_gate;  // whose rows a middle's scale and shift are, unless it has its own
 };
 // By the place in AllCells, and, behind them, in OpenCells; cell_place gives -1 for a name that is
 // none.
@@ -58,6 +59,11 @@ template <class T>
 const char* varied_forward(int cell, const StepForward<T>& call, Stream stream);
 template <class T>
 const char* varied_backward(int cell, const StepBackward<T>& call, Stream stream);
+// And with layer norm, all phases at once.
+template <class T>
+const char* normed_forward(int cell, const NormedForward<T>& call, Stream stream);
+template <class T>
+const char* normed_backward(int cell, const NormedBackward<T>& call, Stream stream);
 template <class T>
 const char* draw_mask(const DrawMask<T>& call, Stream stream);
 const char* draw_events(const DrawEvents& call, Stream stream);

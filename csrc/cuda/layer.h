@@ -24,7 +24,9 @@ struct LayerCall {
   bool is_varied;
   Varied<T> varied;          // without a mask, which run_forward and run_backward draw
   double recurrent_dropout;  // its rate; 0 without a seed
+  RowNorms<T> norms;
 
+  bool normed() const { return norms.norm != Norm::none; }
   bool projected() const { return projection.data != nullptr; }
   int64_t width(int state) const { return state == 0 ? outputs : units; }
   const CellTraits& traits() const { return cell_traits(cell); }
@@ -64,6 +66,7 @@ struct LayerBackward : LayerCall<T> {
   T *input_bias_gradient, *recurrent_bias_gradient;  // [G*H]
   T* projection_gradient;                            // [P, H]
   T* unit_parameter_gradient;                        // [K, H]
+  T* norm_gradient[4];                               // of RowNorms::values
 };
 
 // A copy of `count` values; zeros where there is nothing to copy.
@@ -87,6 +90,14 @@ Matrix<const T> rows_of_input(Library& library, const Timeline& time, int64_t ro
   check_call(copy_rows(CopyRows<T>{time, inputs, x, step_stride, row_stride, column_stride, copy},
                        library.stream()));
   return matrix<T>(copy, rows, inputs);
+}
+
+// Sums of each sequence, [B, columns], to begin with.
+template <class T, class Library>
+Compute<T>* zeros_by_sequence(Library& library, int64_t batch, int64_t columns) {
+  Compute<T>* sums = library.template allocate<Compute<T>>(batch * columns);
+  check_call(widen_values(WidenValues<T>{nullptr, sums, batch * columns}, library.stream()));
+  return sums;
 }
 
 // The call's variant, with the mask of its recurrent dropout.

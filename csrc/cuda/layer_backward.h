@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "cuda/layer_gradients.h"
+#include "cuda/layer_normed.h"
 
 namespace rnncells::gpu {
 
@@ -15,7 +15,11 @@ class BackwardSteps {
 
  public:
   BackwardSteps(Library& library, const LayerBackward<T>& layer, const ShareGradients<T>& shares)
-      : library_(library), layer_(layer), shares_(shares), batch_(layer.time.batch) {
+      : library_(library),
+        layer_(layer),
+        shares_(shares),
+        batch_(layer.time.batch),
+        normed_(library, layer, shares) {
     const int64_t units = layer.units;
     step_.time = layer.time;
     step_.units = units;
@@ -39,13 +43,15 @@ class BackwardSteps {
       check_call(widen_values(WidenValues<T>{layer.last_gradient[n], step_.carry[n], count},
                               library.stream()));
     }
-    if (layer.traits().phases > 1) {
+    if (layer.traits().phases > 1 || layer.normed()) {
       step_.partial = library.template allocate<C>(batch_ * layer.traits().shares * units);
       for (int n = 0; n < layer.traits().states && layer.varied.zones; ++n) {
         step_.passed[n] = library.template allocate<C>(batch_ * units);
       }
     }
-    if (layer.unit_parameter_gradient != nullptr) step_.unit_sums = zeros(unit_columns());
+    if (layer.unit_parameter_gradient != nullptr) {
+      step_.unit_sums = zeros_by_sequence<T>(library, batch_, unit_columns());
+    }
     by_hidden_ = library.template allocate<C>(batch_ * layer.outputs);
   }
 
@@ -67,6 +73,7 @@ class BackwardSteps {
       check_call(add_sequences(step_.unit_sums, batch_, unit_columns(),
                                layer_.unit_parameter_gradient, library_.stream()));
     }
+    normed_.finish();
     if (step_.varied.changes_operand()) {
       check_call(
           leave_first_step(LeaveFirstStep<T>{layer_.time, layer_.outputs, step_.varied, by_hidden_},
@@ -82,13 +89,8 @@ class BackwardSteps {
 
  private:
   int64_t unit_columns() const { return layer_.traits().unit_parameters * layer_.units; }
-  // [B, columns]
-  C* zeros(int64_t columns) const {
-    C* values = library_.template allocate<C>(batch_ * columns);
-    check_call(widen_values(WidenValues<T>{nullptr, values, batch_ * columns}, library_.stream()));
-    return values;
-  }
-  const char* launch_step() const {
+  const char* launch_step() {
+    if (layer_.normed()) return normed_.launch(step_);
     return layer_.is_varied ? varied_backward(layer_.cell, step_, library_.stream())
                             : step_backward(layer_.cell, step_, library_.stream());
   }
@@ -113,7 +115,7 @@ class BackwardSteps {
 
   template <class Arrive>
   void walk(const Arrive& arrive) {
-    const int phases = layer_.traits().phases;
+    const int phases = layer_.normed() ? 1 : layer_.traits().phases;
     const auto back = [&](int p, T*& gradient) {
       const Matrix<const T> weight = layer_.phase_weight(phase_traits(layer_.cell, p));
       gradient = library_.template allocate<T>(batch_ * weight.rows);
@@ -141,6 +143,7 @@ class BackwardSteps {
   const LayerBackward<T>& layer_;
   const ShareGradients<T>& shares_;
   const int64_t batch_;
+  NormedSteps<T, Library> normed_;
   StepBackward<T> step_{};
   C* by_hidden_ = nullptr;
 };
@@ -176,8 +179,11 @@ template <class T, class Library>
 void run_backward(Library& library, const LayerBackward<T>& layer) {
   const int64_t count = layer.rows * layer.columns();
   ShareGradients<T> shares{};
-  shares.separate = layer.traits().separate_gradients;
+  shares.separate = layer.traits().separate_gradients || layer.norms.norm == Norm::gates;
   shares.varied = with_mask(library, layer);
+  if (layer.normed() || layer.recurrent_weight_gradient != nullptr) {
+    shares.previous = previous_outputs_of(library, layer, shares.varied);
+  }
   shares.input = library.template allocate<T>(count);
   shares.recurrent = shares.separate ? library.template allocate<T>(count) : shares.input;
   if (layer.projected()) shares.hidden = library.template allocate<T>(layer.rows * layer.outputs);

@@ -47,7 +47,7 @@ class ForwardSteps {
   }
 
   void run() {
-    const int phases = layer_.traits().phases;
+    const int phases = layer_.normed() ? 1 : layer_.traits().phases;
     const T* entering = step_.entering == nullptr ? hidden_ : step_.entering;
     std::vector<C*> sums;
     for (int p = 0; p < phases; ++p) {
@@ -89,6 +89,9 @@ class ForwardSteps {
         library_.stream()));
   }
   const char* launch_step() const {
+    if (layer_.normed()) {
+      return normed_forward(layer_.cell, NormedForward<T>{step_, layer_.norms}, library_.stream());
+    }
     return layer_.is_varied ? varied_forward(layer_.cell, step_, library_.stream())
                             : step_forward(layer_.cell, step_, library_.stream());
   }

@@ -12,21 +12,29 @@ struct ShareGradients {
   T* hidden;             // [N, P]: of what the projection gives; null without one
   bool separate;
   Varied<T> varied;  // with its mask
+  T* previous;       // [N, P]: what h was before every step, as the products have it; null: nobody
+                     // asked
 };
+
+template <class T, class Library>
+T* previous_outputs_of(Library& library, const LayerBackward<T>& layer, const Varied<T>& varied) {
+  T* previous = library.template allocate<T>(layer.rows * layer.outputs);
+  check_call(previous_outputs(PreviousOutputs<T>{layer.time, layer.outputs, layer.y, layer.y_stride,
+                                                 layer.initial[0], previous, varied},
+                              library.stream()));
+  return previous;
+}
 
 template <class T, class Library>
 void recurrent_weight_gradient(Library& library, const LayerBackward<T>& layer,
                                const ShareGradients<T>& shares) {
   const int64_t units = layer.units, outputs = layer.outputs;
-  T* previous = library.template allocate<T>(layer.rows * outputs);
-  check_call(previous_outputs(PreviousOutputs<T>{layer.time, outputs, layer.y, layer.y_stride,
-                                                 layer.initial[0], previous, shares.varied},
-                              library.stream()));
   const auto gradient = matrix<T>(shares.recurrent, layer.rows, layer.columns());
   const auto kept = matrix<T>(layer.reserve, layer.rows, layer.slots() * units);
   for (int p = 0; p < layer.traits().phases; ++p) {
     const PhaseTraits phase = phase_traits(layer.cell, p);
-    auto factor = phase.operand < 0 ? matrix<T>(previous, layer.rows, outputs)
+    if (phase.gates == 0) continue;
+    auto factor = phase.operand < 0 ? matrix<T>(shares.previous, layer.rows, outputs)
                                     : kept.columns_from(phase.operand * units, units);
     if (phase.operand >= 0 && shares.varied.mask != nullptr) {
       T* masked = library.template allocate<T>(layer.rows * units);
@@ -80,7 +88,7 @@ void run_products(Library& library, const LayerBackward<T>& layer,
             .columns_from(layer.traits().reserve_slots * layer.units, layer.units);
     rounded_product<T>(library, hidden.transposed(), computed, layer.projection_gradient)();
   }
-  bias_gradients(library, layer, shares);
+  if (layer.norms.norm != Norm::gates) bias_gradients(library, layer, shares);
 }
 
 }  // namespace rnncells::gpu

@@ -12,16 +12,102 @@ RNNCELLS_DEVICE Compute<T> initial_value(const T* const* initial, int n, int64_t
   return initial[n] == nullptr ? Compute<T>(0) : widen(read(Global<const T>(initial[n]), place));
 }
 
-// The states that the cell made of those before, mixed with them.
-template <class Cell, class T>
-RNNCELLS_DEVICE void zone_out(const StepForward<T>& call, int64_t b, int64_t unit,
-                              const Value<T>* previous, Value<T>* next) {
-  RNNCELLS_UNROLL
-  for (int n = 0; n < Cell::states; ++n) {
-    const Compute<T> part = staying_part(call.varied, n, call.step, b, unit);
-    next[n] = Value<T>(mix_states(number(previous[n]), number(next[n]), part));
-  }
+template <class T>
+RNNCELLS_DEVICE Compute<T> bias_at(const T* bias, int64_t place, int64_t stride) {
+  return bias == nullptr ? Compute<T>(0) : widen(read(Global<const T>(bias), place * stride));
 }
+
+// The states of one unit around a step.
+template <class Cell, class T, bool IsVaried>
+class UnitStates {
+  using V = Value<T>;
+
+ public:
+  RNNCELLS_DEVICE UnitStates(const StepForward<T>& call, const Steps& steps, int64_t sequence,
+                             int64_t unit)
+      : call_(call),
+        steps_(steps),
+        b_(sequence),
+        unit_(unit),
+        own_(sequence * call.units + unit),
+        projected_(call.computed != nullptr),
+        zones_(IsVaried && call.varied.zones) {}
+
+  // Those before it, as the cell sees them.
+  RNNCELLS_DEVICE void read_previous(V* previous) const {
+    const bool anew = IsVaried && starts_anew(call_.varied, steps_, call_.step, b_);
+    const bool reads_hidden = (Cell::direct_hidden || zones_) && !anew;
+    previous[0] = V(reads_hidden ? widen(read(Global<T>(call_.hidden), own_)) : Compute<T>(0));
+    RNNCELLS_UNROLL
+    for (int n = 1; n < Cell::states; ++n) {
+      previous[n] = anew ? V(0) : V(read(Global<Compute<T>>(call_.state[n]), own_));
+    }
+  }
+
+  // After the last phase: those after it, y and the reserve. `next` is what the cell made.
+  RNNCELLS_DEVICE void keep(const V* previous, V* next, const V* save) const {
+    const int64_t row = steps_.row(call_.step, b_);
+    const Global<T> reserve(call_.reserve);
+    const int64_t place = row * slots() * call_.units + unit_;
+    const auto reserved = [&](int slot, V value) {
+      write(reserve, place + slot * call_.units, stored<T>(number(value)));
+    };
+    if (zones_) {
+      RNNCELLS_UNROLL
+      for (int n = 0; n < Cell::states; ++n) {
+        if (keeps()) reserved(made_slot() + n, next[n]);
+        const Compute<T> part = staying_part(call_.varied, n, call_.step, b_, unit_);
+        next[n] = V(mix_states(number(previous[n]), number(next[n]), part));
+      }
+    }
+    keep_hidden(row, stored<T>(number(next[0])));
+    RNNCELLS_UNROLL
+    for (int n = 1; n < Cell::states; ++n) {
+      write(Global<Compute<T>>(call_.state[n]), own_, number(next[n]));
+    }
+    if (!keeps()) return;
+    RNNCELLS_UNROLL
+    for (int k = 0; k < Cell::saved; ++k) reserved(k, save[k]);
+    RNNCELLS_UNROLL
+    for (int n = 1; n < Cell::states; ++n) reserved(Cell::saved + n - 1, next[n]);
+    if (projected_) reserved(reserve_slots<Cell>(), next[0]);
+  }
+
+  // Behind a sequence's end.
+  RNNCELLS_DEVICE void clear_padding() const {
+    const T zero = stored<T>(Compute<T>(0));
+    if (projected_) write(Global<T>(call_.computed), own_, zero);
+    if (steps_.packed()) return;
+    const int64_t row = steps_.row(call_.step, b_);
+    if (!projected_) write(Global<T>(call_.y), row * call_.y_stride + unit_, zero);
+    for (int64_t k = 0; keeps() && k < slots(); ++k) {
+      write(Global<T>(call_.reserve), (row * slots() + k) * call_.units + unit_, zero);
+    }
+  }
+
+ private:
+  RNNCELLS_DEVICE bool keeps() const { return call_.reserve != nullptr; }
+  RNNCELLS_DEVICE int made_slot() const { return reserve_slots<Cell>() + projected_; }
+  RNNCELLS_DEVICE int64_t slots() const { return made_slot() + (zones_ ? Cell::states : 0); }
+
+  RNNCELLS_DEVICE void keep_hidden(int64_t row, T h) const {
+    if (projected_) {
+      write(Global<T>(call_.computed), own_, h);
+      return;
+    }
+    write(Global<T>(call_.hidden), own_, h);
+    write(Global<T>(call_.y), row * call_.y_stride + unit_, h);
+    if (IsVaried && call_.entering != nullptr) {
+      write(Global<T>(call_.entering), own_,
+            entering_value(call_.varied, steps_, steps_.after(call_.step), b_, own_, h));
+    }
+  }
+
+  const StepForward<T>& call_;
+  const Steps& steps_;
+  const int64_t b_, unit_, own_;
+  const bool projected_, zones_;
+};
 
 template <class Cell, class T, int P, bool IsVaried>
 RNNCELLS_KERNEL(element_threads)
@@ -34,26 +120,18 @@ run_step_forward(RNNCELLS_PARAMETER(StepForward<T>) call) {
   if (b < 0) return;
   const Steps steps(call.time);
   const int64_t units = call.units, own = b * units + unit;
-  const bool projected = call.computed != nullptr, keeps = call.reserve != nullptr;
-  const bool zones = IsVaried && call.varied.zones;
-  const int made_slot = reserve_slots<Cell>() + projected;
-  const int64_t slots = made_slot + (zones ? Cell::states : 0);
-  const Global<T> reserve(call.reserve), y(call.y), operand(call.operand);
-  const Global<T> computed(call.computed), hidden(call.hidden);
+  const UnitStates<Cell, T, IsVaried> states(call, steps, b, unit);
+  const Global<T> operand(call.operand);
   if (call.step >= steps.length(b)) {
-    if constexpr (!last) write(operand, own, stored<T>(Compute<T>(0)));
-    if (last && projected) write(computed, own, stored<T>(Compute<T>(0)));
-    if (!last || steps.packed()) return;
-    const int64_t row = steps.row(call.step, b);
-    if (!projected) write(y, row * call.y_stride + unit, stored<T>(Compute<T>(0)));
-    for (int64_t k = 0; keeps && k < slots; ++k) {
-      write(reserve, (row * slots + k) * units + unit, stored<T>(Compute<T>(0)));
+    if constexpr (last) {
+      states.clear_padding();
+    } else {
+      write(operand, own, stored<T>(Compute<T>(0)));
     }
     return;
   }
   const int64_t row = steps.row(call.step, b);
   const Global<const Compute<T>> input(call.input), product(call.product);
-  const Global<const T> input_bias(call.biases.input), recurrent_bias(call.biases.recurrent);
   V share[F::shares], previous[Cell::states], next[Cell::states], save[saved];
   RNNCELLS_UNROLL
   for (int k = 0; k < F::shares; ++k) {
@@ -61,26 +139,17 @@ run_step_forward(RNNCELLS_PARAMETER(StepForward<T>) call) {
     Compute<T> sum = 0;
     if (k < F::inputs) {
       sum += read_once(input, row * Cell::gates * units + place);
-      if (call.biases.input != nullptr) {
-        sum += widen(read(input_bias, place * call.biases.input_stride));
-      }
+      sum += bias_at<T>(call.biases.input, place, call.biases.input_stride);
     }
     if (k >= F::recurrent_first) {
       const int64_t gate = F::gate(k) - F::gate(F::recurrent_first);
       sum += read_once(product, (b * F::recurrents + gate) * units + unit);
-      if (call.biases.recurrent != nullptr) {
-        sum += widen(read(recurrent_bias, place * call.biases.recurrent_stride));
-      }
+      sum += bias_at<T>(call.biases.recurrent, place, call.biases.recurrent_stride);
     }
     share[k] = V(sum);
   }
-  const bool anew = IsVaried && starts_anew(call.varied, steps, call.step, b);
-  const bool reads_hidden = (Cell::direct_hidden || zones) && !anew;
-  previous[0] = V(reads_hidden ? widen(read(hidden, own)) : Compute<T>(0));
-  RNNCELLS_UNROLL
-  for (int n = 1; n < Cell::states; ++n) {
-    previous[n] = anew ? V(0) : V(read(Global<Compute<T>>(call.state[n]), own));
-  }
+  states.read_previous(previous);
+  if constexpr (Cell::saved == 0) save[0] = V(0);
   const Global<Compute<T>> between(call.saved);
   if constexpr (P > 0) {
     for (int k = 0; k < F::phase.saves.first; ++k) {
@@ -97,39 +166,7 @@ run_step_forward(RNNCELLS_PARAMETER(StepForward<T>) call) {
     if (IsVaried) multiplied = stored<T>(widen(multiplied) * mask_at(call.varied, own));
     write(operand, own, multiplied);
   } else {
-    if (zones && keeps) {
-      const int64_t place = (row * slots + made_slot) * units + unit;
-      for (int n = 0; n < Cell::states; ++n) {
-        write(reserve, place + n * units, stored<T>(number(next[n])));
-      }
-    }
-    if (zones) zone_out<Cell>(call, b, unit, previous, next);
-    const T h = stored<T>(number(next[0]));
-    if (projected) {
-      write(computed, own, h);
-    } else {
-      write(hidden, own, h);
-      write(y, row * call.y_stride + unit, h);
-      if (IsVaried && call.entering != nullptr) {
-        write(Global<T>(call.entering), own,
-              entering_value(call.varied, steps, steps.after(call.step), b, own, h));
-      }
-    }
-    RNNCELLS_UNROLL
-    for (int n = 1; n < Cell::states; ++n) {
-      write(Global<Compute<T>>(call.state[n]), own, number(next[n]));
-    }
-    if (!keeps) return;
-    const int64_t place = row * slots * units + unit;
-    RNNCELLS_UNROLL
-    for (int k = 0; k < Cell::saved; ++k) {
-      write(reserve, place + k * units, stored<T>(number(save[k])));
-    }
-    RNNCELLS_UNROLL
-    for (int n = 1; n < Cell::states; ++n) {
-      write(reserve, place + (Cell::saved + n - 1) * units, stored<T>(number(next[n])));
-    }
-    if (projected) write(reserve, place + reserve_slots<Cell>() * units, h);
+    states.keep(previous, next, save);
   }
 }
 

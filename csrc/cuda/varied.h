@@ -30,6 +30,15 @@ struct Varied {
   bool changes_operand() const { return mask != nullptr || resets != nullptr; }
 };
 
+// Layer norm's values. Norm::gates: the scales of W_ih x and of W_hh h [G*H], whose shifts are the
+// biases; preactivation: scale and shift [G*H]. Then, of a cell with a middle, its scale and shift
+// [H].
+template <class T>
+struct RowNorms {
+  Norm norm;
+  const T* values[4];
+};
+
 // Dropout's mask on h, for all time steps: 0 or `scale`.
 template <class T>
 struct DrawMask {

@@ -56,9 +56,8 @@ class DeviceLayer : public LayerTensors {
         cell(cell_of(given.cell)),
         here(x),
         library(x, here.stream()) {
-    RNNCELLS_REQUIRE(variant.norm == Norm::none, "there is no CUDA kernel for layer norm yet");
     RNNCELLS_REQUIRE(!variant.whole_states,
-                     "there is no CUDA kernel yet that gives the states of every time step");
+                     "there is no CUDA kernel yet that gives the states of every step: states=all");
     RNNCELLS_REQUIRE(!variant.last_only, "outputs=last is the CPU's alone");
     take_variant(given, said);
     for (const Tensor& weight : weights) library.know(weight);
@@ -113,6 +112,12 @@ class DeviceLayer : public LayerTensors {
     call.is_varied = is_varied();
     call.recurrent_dropout = variant.masks() ? variant.recurrent_dropout : 0;
     call.varied = varied<T>(direction);
+    call.norms.norm = variant.norm;
+    for (int64_t i = 0; i < norms(); ++i) call.norms.values[i] = data<T>(norm(direction, i));
+    for (int i = 0; i < 2 && facts.middle && norms() == 2; ++i) {  // its gate's rows
+      const int gate = gpu::cell_traits(cell).middle_gate;
+      call.norms.values[2 + i] = call.norms.values[i] + gate * size.units;
+    }
   }
 
  private:

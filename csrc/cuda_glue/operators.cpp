@@ -68,7 +68,10 @@ std::tuple<Tensor, std::vector<Tensor>, Tensor> layer_forward(
     with_type(layer.dtype,
               [&](auto stored) { run_forward<decltype(stored)>(layer, out, layer.slots()); });
   }
-  return {out.y, out.last, out.reserve};
+  // Where nobody asks for y it is working space, of the sizes that the CPU gives it.
+  const bool unasked = layer.variant.last_only && !save;
+  const Tensor y = unasked ? empty_beside(x, layer.two_step_sizes(), layer.dtype) : out.y;
+  return {y, out.last, out.reserve};
 }
 
 // What layer_backward was given, and what it gives.
@@ -153,6 +156,10 @@ class Backward {
     }
     if (layer.projected) {
       call.projection_gradient = part<T>(asked.weights[first + (layer.bias ? 4 : 2)]);
+    }
+    for (int64_t i = 0; i < layer.norms(); ++i) {
+      const int64_t place = first + (layer.bias ? 4 : 2) + layer.projected + i;
+      call.norm_gradient[i] = part<T>(asked.weights[place]);
     }
     if (layer.has_unit_parameters()) {
       call.unit_parameter_gradient =
