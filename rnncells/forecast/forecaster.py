@@ -75,7 +75,8 @@ class Forecaster(Options):
         Raises:
             TypeError, ValueError: a parameter that is not allowed, a series shorter than context +
                 horizon, an infinity, or NaN unless ``missing="mask"``.
-            FloatingPointError: the training diverged.
+            FloatingPointError: the training diverged. After at least one good epoch the forecaster
+                then works with the best weights up to there; else it is as before the call.
         """
         self.check()
         if columns and not is_frame(y):
@@ -87,8 +88,11 @@ class Forecaster(Options):
         panel = read(y, self.missing, columns)
         check_length(panel, "context + horizon", self.context + self.horizon)
         panel, stops = split(panel, val, options, columns)
-        self._fitted, self.history = learn(options, panel, stops, columns, fabric, checkpoint)
+        found = learn(options, panel, stops, columns, fabric, checkpoint)
+        self._fitted, self.history, diverged = found
         self._tail = panel.cut(start=-self.context)
+        if diverged is not None:
+            raise diverged
         return self
 
     def predict(
