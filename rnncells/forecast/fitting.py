@@ -12,7 +12,8 @@ import torch
 
 from rnncells.forecast.appending import append, on_grid
 from rnncells.forecast.checks import check_known, check_positive
-from rnncells.forecast.fitted import Fitted, check_length, columns_of, read, with_calendar
+from rnncells.forecast.fitted import Fitted, columns_of, with_calendar
+from rnncells.forecast.incoming import check_length, read
 from rnncells.forecast.options import Options
 from rnncells.forecast.panel import Panel
 from rnncells.forecast.scaler import SCALERS, Scaler, StandardScaler
