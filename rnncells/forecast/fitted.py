@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rnncells.forecast.batch import Batch
 from rnncells.forecast.calendar import add_calendar
-from rnncells.forecast.checks import check_choice, check_known
+from rnncells.forecast.checks import check_choice, check_known, check_percents
 from rnncells.forecast.heads import Head
 from rnncells.forecast.incoming import read
 from rnncells.forecast.networks import Network, Recursive
@@ -188,7 +188,9 @@ class Fitted:
 
         Raises:
             TypeError, ValueError: levels that the head cannot tell.
+            FloatingPointError: a forecast that is not finite.
         """
+        levels = None if levels is None else check_percents(levels)
         model = self._model(windows)
         output = predict(model, windows)
         parts = [self.head.point(output)]
@@ -199,10 +201,23 @@ class Fitted:
             parts += bounds.flatten(-2).unbind(-1)
         parts = self.in_units([part.cpu() for part in parts], windows)
         point, *sides = [part[:, :steps].to(dtype) for part in parts]
+        self._refuse_broken([point, *sides], windows)
         if levels is None:
             return point, None
         pairs = zip(sides[::2], sides[1::2], strict=True)
         return point, dict(zip(levels, pairs, strict=True))
+
+    def _refuse_broken(self, parts: Sequence[Tensor], windows: Windows) -> None:
+        for part in parts:
+            bad = ~part.isfinite().flatten(1).all(1)
+            if bad.any():
+                at = int(bad.nonzero()[0])
+                raise FloatingPointError(
+                    f"forecast: expected finite values, got a NaN or an infinity for series "
+                    f"{windows.ids[int(windows.numbers[at])]!r} from step {int(windows.steps[at])} "
+                    f"on ({int(bad.sum())} of {len(bad)} windows): its values may be too large for "
+                    f"{part.dtype}, or far from those of the fit"
+                )
 
     def _model(self, windows: Windows) -> nn.Module:
         if self.options.mode != "recursive":

@@ -158,3 +158,69 @@ def test_missing_values_are_told_with_their_place(fitted: Forecaster) -> None:
     early = waves(2)
     early[0, 10] = torch.nan  # long before the context
     assert torch.equal(fitted.predict(early), fitted.predict(waves(2)))
+
+
+@pytest.mark.parametrize("levels", [80, "80", ["80"], [True], [None]])
+def test_levels_that_are_none(fitted: Forecaster, levels: Any) -> None:
+    match = r"levels: expected a sequence of per cent, such as \[80, 95\], got "
+    with pytest.raises(TypeError, match=match):
+        fitted.predict(levels=levels)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ({"horizn": 3}, r"no parameter 'horizn' \(did you mean 'horizon'\?\)"),
+        ({"training": 5}, "training: expected a dict of options by name, got 5"),
+        ({"network": [1]}, r"network: expected a dict of options by name, got \[1\]"),
+        ({"network": {"gated": True}}, "network: expected options of RecurrentNet, got 'gated'"),
+        ({"dropout": "much"}, "dropout: expected a number from 0 to 1, got 'much'"),
+    ],
+)
+def test_parameters_of_a_wrong_kind(wrong: dict[str, Any], match: str) -> None:
+    with pytest.raises(TypeError, match=match):
+        Forecaster(**SMALL | wrong).fit(waves(1))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ({"training": {"shedule": "step"}}, r"training: no .*'shedule' \(did you mean 'schedule'"),
+        ({"training": {"epochs": 3}}, "training: no setting that is left to it, 'epochs'"),
+        ({"dropout": 2}, "dropout: expected a number from 0 to 1, got 2"),
+    ],
+)
+def test_parameters_of_a_wrong_value(wrong: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        Forecaster(**SMALL | wrong).fit(waves(1))
+
+
+def test_a_forecast_that_is_not_finite_is_an_error() -> None:
+    model = Forecaster(**SMALL, head="point", scaler="window standard").fit(waves(2))
+    huge = waves(2).double()
+    huge[1] *= 1e200  # finite, and its square is not
+    with pytest.raises(
+        FloatingPointError, match=r"forecast: expected finite values.* series 1 from"
+    ):
+        model.predict(huge)
+
+
+def test_a_blank_id_and_too_much_dropout(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = rows_of(waves(2))
+    path = write(tmp_path / "y.csv", rows)
+    told = refused(capsys, 2, "forecast", path, *SHORT, "--dropout", "2")
+    assert "--dropout: expected a number from 0 to 1, got 2.0" in told
+    rows[7][0] = " "
+    told = refused(capsys, 1, "forecast", write(tmp_path / "blank.csv", rows), *SHORT)
+    assert "unique_id: expected an id in each row, got none at row 9" in told
+
+
+def test_json_that_is_nested_too_deeply_is_refused(fitted: Forecaster, tmp_path: Path) -> None:
+    fitted.save(tmp_path)
+    for depth in (500, 100_000):
+        text = '{"format": "rnncells forecaster", "version": 1, "ids": ' + "[" * depth + "]" * depth
+        (tmp_path / "forecaster.json").write_text(text + "}")
+        with pytest.raises(ValueError, match=r"nested too deeply|was changed after it was saved"):
+            Forecaster.load(tmp_path)
