@@ -87,7 +87,7 @@ def test_a_backtest_refuses_or_tells_short_series() -> None:
         score = model.score(unequal(), short="skip")
     assert score < 0
     model.score(y)
-    assert model.left_out == ()
+    assert not model.left_out
 
 
 def test_a_series_without_a_cutoff_behind_the_start() -> None:
@@ -145,7 +145,7 @@ def test_missing_values_are_told_with_their_place(fitted: Forecaster) -> None:
     y = waves(2)
     y[1, 50] = torch.nan
     place = r"expected all values, got a NaN at time step {} of series 1, column 'y'; a forecaster "
-    calls = {"fit": Forecaster(**SMALL).fit, "predict": fitted.predict}
+    calls: dict[str, Any] = {"fit": Forecaster(**SMALL).fit, "predict": fitted.predict}
     for call in (*calls.values(), fitted.backtest, fitted.score):
         with pytest.raises(ValueError, match="y: " + place.format(50)) as caught:
             call(y)
