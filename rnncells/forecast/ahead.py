@@ -13,7 +13,7 @@ from rnncells.forecast.calendar import calendar_of, is_calendar
 from rnncells.forecast.checks import check_known, check_positive
 from rnncells.forecast.frames import is_frame
 from rnncells.forecast.panel import Panel
-from rnncells.forecast.rows import read_numbers, read_stamps
+from rnncells.forecast.rows import index_rows, read_numbers, read_stamps
 from rnncells.forecast.spans import offsets_of
 
 __all__ = ["look_ahead", "stamps_ahead"]
@@ -33,12 +33,18 @@ def look_ahead(panel: Panel, horizon: int, future: Any = None) -> Panel:
             columns] for one series, [series, horizon, columns] or a list of them for many.
 
     Raises:
-        ValueError: a column, a series or a step that is missing, or a wrong shape.
+        ValueError: a column, a series, a step or a value that is missing, a stamp twice in a
+            series, a wrong shape, or values for a panel without such columns.
     """
     [horizon] = check_positive(horizon=horizon)
     ahead = panel.values.new_full((len(panel), horizon, len(panel.columns)), torch.nan)
     made = [name for name in panel.future if is_calendar(name)]
     given = [name for name in panel.future if not is_calendar(name)]
+    if future is not None and not given:
+        raise ValueError(
+            "future: expected none, because the series have no columns known ahead but the "
+            f"calendar's, got {type(future).__name__}"
+        )
     if given and future is None:
         raise ValueError(
             f"future: expected values of {', '.join(given)} for the next {horizon} steps, got none"
@@ -48,6 +54,7 @@ def look_ahead(panel: Panel, horizon: int, future: Any = None) -> Panel:
             continue
         if values is None:
             values = _read(panel, horizon, given, future)
+            _refuse_missing(panel, values, given)
         for place, name in enumerate(names):
             ahead[:, :, panel.columns.index(name)] = values[:, :, place].to(ahead.dtype)
     parts = [
@@ -98,13 +105,24 @@ def _read(panel: Panel, horizon: int, names: list[str], future: Any) -> Tensor:
     return torch.stack(parts)
 
 
+def _refuse_missing(panel: Panel, values: Tensor, names: list[str]) -> None:
+    gap = values.isnan()
+    if gap.any():
+        number, step, column = gap.nonzero()[0].tolist()
+        raise ValueError(
+            f"future: expected all values, got a NaN of {names[column]!r} at step {step} ahead of "
+            f"series {panel.ids[number]!r} ({int(gap.sum())} in all)"
+        )
+
+
 def _read_frame(panel: Panel, horizon: int, names: list[str], frame: Any) -> Tensor:
     identity, time = panel.origin.names
     columns = [time, *names] if identity is None else [identity, time, *names]
     check_known("future", columns, [str(column) for column in frame.columns], "column")
-    stamps, _ = read_stamps(frame[time], time)
+    stamps, kind = read_stamps(frame[time], time)
     ids = frame[identity].to_numpy().tolist() if identity else [panel.ids[0]] * len(stamps)
-    row = {key: number for number, key in enumerate(zip(ids, stamps.tolist(), strict=True))}
+    shown = stamps if kind.numbers else stamps.view("M8[us]")
+    row = index_rows(ids, shown, range(len(stamps)), "future")
     values = torch.column_stack([read_numbers(frame[name], name) for name in names])
     chosen = []
     for one, ahead in zip(panel.ids, stamps_ahead(panel, horizon), strict=True):

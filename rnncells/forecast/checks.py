@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Real
 from operator import index
 from typing import Literal
 
@@ -16,9 +17,11 @@ __all__ = [
     "check_choice",
     "check_columns",
     "check_known",
+    "check_percents",
     "check_positive",
     "check_same_shape",
     "check_series",
+    "check_share",
 ]
 
 Missing = Literal["error", "skip", "mask"]
@@ -107,6 +110,40 @@ def _positive(name: str, size: object) -> int:
     if number < 1:
         raise ValueError(f"{name}: expected an integer of at least 1, got {size!r}")
     return number
+
+
+def check_share(name: str, value: object) -> float:
+    """Check that an option is a number from 0 to 1.
+
+    Raises:
+        TypeError: no number.
+        ValueError: it lies outside.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a number from 0 to 1, got {value!r}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}")
+    return float(value)
+
+
+def check_percents(levels: object) -> list[int | float]:
+    """Check the levels of intervals.
+
+    Raises:
+        TypeError: not several numbers, such as a single one.
+        ValueError: one that lies outside of (0, 100).
+    """
+    several = list(levels) if isinstance(levels, Iterable) and not isinstance(levels, str) else None
+    if several is None or any(
+        isinstance(one, bool) or not isinstance(one, Real) for one in several
+    ):
+        raise TypeError(
+            f"levels: expected a sequence of per cent, such as [80, 95], got {levels!r}"
+        )
+    outside = [level for level in several if not 0 < level < 100]
+    if outside:
+        raise ValueError(f"levels: expected per cent between 0 and 100, got {outside[0]}")
+    return several
 
 
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:

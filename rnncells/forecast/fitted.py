@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from rnncells.forecast.arrays import as_panel
 from rnncells.forecast.batch import Batch
 from rnncells.forecast.calendar import add_calendar
-from rnncells.forecast.checks import check_known
-from rnncells.forecast.frames import is_frame
+from rnncells.forecast.checks import check_choice, check_known, check_percents
 from rnncells.forecast.heads import Head
+from rnncells.forecast.incoming import read
 from rnncells.forecast.networks import Network, Recursive
 from rnncells.forecast.options import Columns, Options
 from rnncells.forecast.panel import Id, Panel
@@ -25,35 +25,12 @@ from rnncells.forecast.training.batches import gather
 from rnncells.forecast.training.objective import arguments
 from rnncells.forecast.windows import Windows
 
-__all__ = ["Fitted", "check_length", "columns_of", "read", "with_calendar"]
+__all__ = ["Fitted", "columns_of", "with_calendar"]
 
 DRAWS = 256  # paths that the intervals of a recursive forecast are read from
 AT_ONCE = 2**22  # values drawn at once
 
 Bounds = dict[int | float, tuple[Tensor, Tensor]]
-
-
-def read(y: Any, missing: str, reading: Mapping[str, Any]) -> Panel:
-    """A panel of what came; ``reading`` says how a frame is read."""
-    if not is_frame(y):
-        return as_panel(y)
-    gaps = {"gaps": "mask"} if missing == "mask" else {}
-    return as_panel(y, **{**gaps, **reading})
-
-
-def check_length(panel: Panel, what: str, steps: int) -> None:
-    """Check that each series has so many steps.
-
-    Raises:
-        ValueError: one has fewer.
-    """
-    short = (panel.lengths < steps).nonzero().flatten().tolist()
-    if short:
-        more = f" (and {len(short) - 1} more such series)" if len(short) > 1 else ""
-        raise ValueError(
-            f"y: expected at least {what} = {steps} time steps of each series, got "
-            f"{int(panel.lengths[short[0]])} of {panel.ids[short[0]]!r}{more}"
-        )
 
 
 def columns_of(panel: Panel) -> Columns:
@@ -160,11 +137,22 @@ class Fitted:
         )
 
     def backtest(
-        self, panel: Panel, start: Any = 0, stop: Span | None = None, stride: int = 1
+        self,
+        panel: Panel,
+        start: Any = 0,
+        stop: Span | None = None,
+        stride: int = 1,
+        short: Literal["error", "skip"] = "error",
     ) -> Windows:
-        """The windows at all cut-offs of a panel without its calendar."""
+        """The windows at all cut-offs of a panel without its calendar.
+
+        Raises:
+            ValueError: series without any, unless ``short`` is ``"skip"``: then a warning names
+                them, and ``left_out`` of the windows.
+        """
+        check_choice("short", short, ("error", "skip"))
         plain = isinstance(start, int | list | tuple) or hasattr(start, "tolist")
-        return self.windows(
+        windows = self.windows(
             with_calendar(panel, self.options.calendar),
             self.options.horizon,
             start=start if plain else panel.steps_at(start),
@@ -172,6 +160,18 @@ class Fitted:
             stride=stride,
             short="skip",
         )
+        if windows.left_out:
+            lengths = dict(zip(panel.ids, panel.lengths.tolist(), strict=True))
+            few = ", ".join(f"{one!r} ({lengths[one]} steps)" for one in windows.left_out[:8])
+            words = (
+                f"y: no cut-off with a context of {self.options.context} and a horizon of "
+                f"{self.options.horizon} time steps in {len(windows.left_out)} of {len(panel)} "
+                f"series: {few}{', ...' if len(windows.left_out) > 8 else ''}"
+            )
+            if short == "error":
+                raise ValueError(f"{words}; short='skip' leaves them out")
+            warnings.warn(f"{words}; they are left out", UserWarning, stacklevel=3)
+        return windows
 
     def forecast(
         self,
@@ -188,7 +188,9 @@ class Fitted:
 
         Raises:
             TypeError, ValueError: levels that the head cannot tell.
+            FloatingPointError: a forecast that is not finite.
         """
+        levels = None if levels is None else check_percents(levels)
         model = self._model(windows)
         output = predict(model, windows)
         parts = [self.head.point(output)]
@@ -199,10 +201,23 @@ class Fitted:
             parts += bounds.flatten(-2).unbind(-1)
         parts = self.in_units([part.cpu() for part in parts], windows)
         point, *sides = [part[:, :steps].to(dtype) for part in parts]
+        self._refuse_broken([point, *sides], windows)
         if levels is None:
             return point, None
         pairs = zip(sides[::2], sides[1::2], strict=True)
         return point, dict(zip(levels, pairs, strict=True))
+
+    def _refuse_broken(self, parts: Sequence[Tensor], windows: Windows) -> None:
+        for part in parts:
+            bad = ~part.isfinite().flatten(1).all(1)
+            if bad.any():
+                at = int(bad.nonzero()[0])
+                raise FloatingPointError(
+                    f"forecast: expected finite values, got a NaN or an infinity for series "
+                    f"{windows.ids[int(windows.numbers[at])]!r} from step {int(windows.steps[at])} "
+                    f"on ({int(bad.sum())} of {len(bad)} windows): its values may be too large for "
+                    f"{part.dtype}, or far from those of the fit"
+                )
 
     def _model(self, windows: Windows) -> nn.Module:
         if self.options.mode != "recursive":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +12,13 @@ import torch
 
 from rnncells.forecast.appending import append, on_grid
 from rnncells.forecast.checks import check_known, check_positive
-from rnncells.forecast.fitted import Fitted, check_length, columns_of, read, with_calendar
+from rnncells.forecast.fitted import Fitted, columns_of, with_calendar
+from rnncells.forecast.incoming import check_length, read
 from rnncells.forecast.options import Options
 from rnncells.forecast.panel import Panel
 from rnncells.forecast.scaler import SCALERS, Scaler, StandardScaler
-from rnncells.forecast.training import History, fit
+from rnncells.forecast.training import Diverged, History, Training, fit
+from rnncells.forecast.training.identity import digest, in_words
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -60,12 +64,15 @@ def learn(
     reading: Mapping[str, Any],
     fabric: Fabric | None,
     checkpoint: str | Path | None,
-) -> tuple[Fitted, History]:
+) -> tuple[Fitted, History, Diverged | None]:
     """Train on the steps of each series before its stop, and validate on those after it.
 
+    Returns:
+        What was learned, and the error where training ended with one after some good epochs.
+
     Raises:
-        ValueError, FloatingPointError: as :class:`rnncells.forecast.Windows` and
-            :func:`rnncells.forecast.fit`.
+        ValueError: as :class:`rnncells.forecast.Windows` and :func:`rnncells.forecast.fit`.
+        Diverged: before any epoch was good.
     """
     ready, columns = with_calendar(panel, options.calendar), columns_of(panel)
     with torch.random.fork_rng(devices=[]):
@@ -87,10 +94,38 @@ def learn(
     validation = None
     if max(room) >= options.steps:
         validation = fitted.windows(ready, options.steps, start=stops, short="skip")
-    history = fit(
-        net, train, validation, options.make_training(), fabric=fabric, checkpoint=checkpoint
-    )
-    return fitted, history
+    try:
+        history = fit(
+            net,
+            train,
+            validation,
+            options.make_training(),
+            fabric=fabric,
+            checkpoint=checkpoint,
+            identity=None if checkpoint is None else _identity(options, panel),
+        )
+    except Diverged as error:
+        if not error.history.train_loss:
+            raise
+        return fitted, error.history, error
+    return fitted, history, None
+
+
+def _identity(options: Options, panel: Panel) -> dict[str, str]:
+    """What a checkpoint is of, besides how it was trained: parameters and the series as they came,
+    because other scalers can make the same windows of other series."""
+    told = {one.name for one in fields(Training)} | {"training"}
+    parameters = {
+        name: in_words(value) for name, value in options.get_params().items() if name not in told
+    }
+    stamps = f"{panel.frequency}, {panel.starts}"
+    return {
+        **parameters,
+        "columns": repr(columns_of(panel)),
+        "ids": sha256(repr(panel.ids).encode()).hexdigest()[:16],
+        "stamps": sha256(stamps.encode()).hexdigest()[:16],
+        "series": digest([panel.values, panel.offsets, panel.static]),
+    }
 
 
 def _fit_scaler(options: Options, panel: Panel, stops: Sequence[int]) -> Scaler:

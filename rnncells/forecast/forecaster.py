@@ -13,11 +13,12 @@ from rnncells.forecast.appending import append, on_grid
 from rnncells.forecast.back import give_back, give_back_windows
 from rnncells.forecast.checks import check_choice, check_positive
 from rnncells.forecast.exporting import to_onnx
-from rnncells.forecast.fitted import Fitted, check_length, read, with_calendar
+from rnncells.forecast.fitted import Fitted, with_calendar
 from rnncells.forecast.fitting import learn, split
 from rnncells.forecast.frames import is_frame
+from rnncells.forecast.incoming import check_length, check_values, read
 from rnncells.forecast.options import Options
-from rnncells.forecast.panel import Panel
+from rnncells.forecast.panel import Id, Panel
 from rnncells.forecast.spans import Span
 from rnncells.forecast.storing import load, save
 from rnncells.forecast.training import History
@@ -46,9 +47,11 @@ class Forecaster(Options):
 
     Attributes:
         history: what happened in training; None before it, and after :meth:`load`.
+        left_out: the ids of the series that the last backtest or score left out.
     """
 
     history: History | None = None
+    left_out: tuple[Id, ...] = ()
     _fitted: Fitted | None = None
     _tail: Panel | None = None  # the last steps of the series, in their unit; never saved
 
@@ -75,7 +78,8 @@ class Forecaster(Options):
         Raises:
             TypeError, ValueError: a parameter that is not allowed, a series shorter than context +
                 horizon, an infinity, or NaN unless ``missing="mask"``.
-            FloatingPointError: the training diverged.
+            FloatingPointError: the training diverged. After at least one good epoch the forecaster
+                then works with the best weights up to there; else it is as before the call.
         """
         self.check()
         if columns and not is_frame(y):
@@ -87,8 +91,12 @@ class Forecaster(Options):
         panel = read(y, self.missing, columns)
         check_length(panel, "context + horizon", self.context + self.horizon)
         panel, stops = split(panel, val, options, columns)
-        self._fitted, self.history = learn(options, panel, stops, columns, fabric, checkpoint)
+        check_values(panel, "y", self.missing)
+        found = learn(options, panel, stops, columns, fabric, checkpoint)
+        self._fitted, self.history, diverged = found
         self._tail = panel.cut(start=-self.context)
+        if diverged is not None:
+            raise diverged
         return self
 
     def predict(
@@ -132,6 +140,7 @@ class Forecaster(Options):
                     f"horizon: fitted for {whole} steps in mode {options.way!r}, got {steps}; "
                     "mode='recursive' forecasts any number"
                 )
+        check_values(panel, "y", options.missing, -options.context, panel.future)
         panel = panel.cut(start=-options.context)
         ahead = look_ahead(with_calendar(panel, options.calendar), whole, future)
         windows = fitted.windows(ahead, whole, start=-whole, ahead=True)
@@ -145,6 +154,7 @@ class Forecaster(Options):
         stop: Span | None = None,
         stride: int = 1,
         levels: Sequence[float] | None = None,
+        short: Literal["error", "skip"] = "error",
     ) -> Any:
         """Forecast from many cut-offs inside series whose future is known, all in one pass.
 
@@ -157,24 +167,30 @@ class Forecaster(Options):
                 ``start`` is context only.
             stride: steps from one cut-off to the next.
             levels: as in :meth:`predict`.
+            short: series without room for a cut-off are refused, or (``"skip"``) left out, with a
+                warning that names them; :attr:`left_out` then holds their ids.
 
         Returns:
             What :func:`rnncells.forecast.give_back_windows` gives: for frames with the cut-offs
             and the truth.
 
         Raises:
-            RuntimeError, TypeError, ValueError: as :meth:`predict`, or no cut-off at all.
+            RuntimeError, TypeError, ValueError: as :meth:`predict`, or no cut-off in a series.
         """
-        fitted, panel = self._known(y)
-        windows = fitted.backtest(panel, start, stop, stride)
+        fitted, panel = self._known(y, every=short != "skip")
+        check_values(panel, "y", fitted.options.missing, columns=panel.future)
+        windows = fitted.backtest(panel, start, stop, stride, short)
+        self.left_out = windows.left_out
         found = fitted.forecast(windows, levels, panel.values.dtype)
         return give_back_windows(panel, windows, *found)
 
-    def score(self, y: Any) -> float:
+    def score(self, y: Any, *, short: Literal["error", "skip"] = "error") -> float:
         """Minus the mean absolute error of a :meth:`backtest` horizon by horizon, in y's unit: what
-        scikit-learn's searches make as large as they can."""
-        fitted, panel = self._known(y)
-        windows = fitted.backtest(panel, stride=fitted.options.horizon)
+        scikit-learn's searches make as large as they can. ``short`` and errors are as there."""
+        fitted, panel = self._known(y, every=short != "skip")
+        check_values(panel, "y", fitted.options.missing, columns=panel.future)
+        windows = fitted.backtest(panel, stride=fitted.options.horizon, short=short)
+        self.left_out = windows.left_out
         forecast, _ = fitted.forecast(windows)
         rows = windows.origins[:, None] + torch.arange(windows.horizon)
         truth = panel.values[rows][..., : len(panel.targets)]
@@ -191,7 +207,9 @@ class Forecaster(Options):
             ValueError: ids that fit never saw, other columns, or stamps that do not follow.
         """
         fitted, tail = self._known(None)
-        added = append(tail, on_grid(fitted.read(points, "points"), tail, "points"))
+        new = fitted.read(points, "points")
+        check_values(new, "points", fitted.options.missing, columns=new.future)
+        added = append(tail, on_grid(new, tail, "points"))
         self._tail = added.cut(start=-fitted.options.context)
         return self
 
@@ -244,7 +262,7 @@ class Forecaster(Options):
             raise RuntimeError("Forecaster: expected fit(y) first, it has not been fitted")
         return self._fitted
 
-    def _known(self, y: Any, strangers: bool = False) -> tuple[Fitted, Panel]:
+    def _known(self, y: Any, strangers: bool = False, every: bool = True) -> tuple[Fitted, Panel]:
         """What was learned, and the series to forecast: those given, or those of the fit."""
         fitted = self.fitted
         if y is None:
@@ -255,5 +273,6 @@ class Forecaster(Options):
                 )
             return fitted, self._tail
         panel = fitted.read(y, strangers=strangers)
-        check_length(panel, "context", fitted.options.context)
+        if every:
+            check_length(panel, "context", fitted.options.context)
         return fitted.scaling(panel), panel

@@ -63,12 +63,20 @@ def make_network(options: Options, features: int, job: Mapping[str, Any]) -> Net
     if options.model == "wavenet" and "dilations" not in more:
         kernel = more.get("kernel", 2)
         own["dilations"] = _dilations(options.context, kernel) * len(_sizes(options))
-    return MODELS[options.model](
-        features=features,
-        horizon=options.steps,
-        **job,
-        **{**own, **more},
-    )
+    try:
+        return MODELS[options.model](
+            features=features,
+            horizon=options.steps,
+            **job,
+            **{**own, **more},
+        )
+    except TypeError as error:
+        if not more:
+            raise
+        raise TypeError(
+            f"network: expected options of {MODELS[options.model].__name__}, got "
+            f"{', '.join(map(repr, more))}: {error}"
+        ) from error
 
 
 def _parameters(options: Options) -> dict[str, Any]:

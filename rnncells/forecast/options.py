@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any, Literal, Self, get_args
 
 from rnncells.forecast.calendar import CALENDAR, calendar_columns
-from rnncells.forecast.checks import check_choice, check_known, check_positive
+from rnncells.forecast.checks import check_choice, check_known, check_positive, check_share
 from rnncells.forecast.heads import (
     Head,
     NegativeBinomialHead,
@@ -35,6 +35,7 @@ HEADS: dict[str, type[Head]] = {
     "negative binomial": NegativeBinomialHead,
 }
 
+OWN = ("epochs", "batch_size", "learning_rate", "patience", "seed")  # Training's, said here
 WINDOW = "window "  # the first word of the scalers that look at one window
 
 
@@ -111,6 +112,15 @@ class Options:
     network: Mapping[str, Any] | None = None
     seed: int = 0
 
+    def __new__(cls, *values: Any, **parameters: Any) -> Self:
+        """Raises TypeError for a parameter that there is not, with the nearest that there is."""
+        try:
+            known = [one.name for one in fields(Options)]
+            check_known("parameters", parameters, known, "parameter")
+        except ValueError as error:
+            raise TypeError(str(error)) from None
+        return super().__new__(cls)
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The parameters by name, as scikit-learn asks for them."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
@@ -145,6 +155,13 @@ class Options:
                 "'seq2vec', 'recursive' or 'one step', got 'seq2seq'"
             )
         check_choice("missing", self.missing, ("error", "mask"))
+        check_share("dropout", self.dropout)
+        for name in ("training", "network"):
+            value = getattr(self, name)
+            if not isinstance(value, Mapping | None):
+                raise TypeError(f"{name}: expected a dict of options by name, got {value!r}")
+        own = {one.name for one in fields(Training)} - {*OWN}
+        check_known("training", self.training or {}, own, "setting that is left to it,")
         for feature in self.calendar:
             check_choice("calendar", feature, CALENDAR)
         windowed = [WINDOW + kind for kind in get_args(Kind)]
@@ -207,5 +224,4 @@ class Options:
 
     def make_training(self) -> Training:
         """How to train."""
-        names = ("epochs", "batch_size", "learning_rate", "patience", "seed")
-        return Training(**{name: getattr(self, name) for name in names}, **(self.training or {}))
+        return Training(**{name: getattr(self, name) for name in OWN}, **(self.training or {}))

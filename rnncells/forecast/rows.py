@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -12,7 +13,7 @@ from rnncells.forecast.extras import require
 from rnncells.forecast.panel import Id
 from rnncells.forecast.timegrid import Frequency
 
-__all__ = ["Rows", "StampKind", "read_ids", "read_numbers", "read_stamps"]
+__all__ = ["Rows", "StampKind", "index_rows", "read_ids", "read_numbers", "read_stamps"]
 
 
 class StampKind(NamedTuple):
@@ -110,6 +111,38 @@ def read_numbers(column: Any, name: str) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
+def index_rows(ids: Sequence[Any], stamps: Any, told: Any, name: str) -> dict[Any, int]:
+    """Each row's number by its id and its stamp.
+
+    Args:
+        ids: of each row.
+        stamps: of each row, int64 or ``datetime64[us]``.
+        told: how each row is told.
+        name: the argument.
+
+    Raises:
+        ValueError: a series has a stamp twice.
+    """
+    found: dict[Any, int] = {}
+    for number, key in enumerate(zip(ids, stamps.astype("int64").tolist(), strict=True)):
+        first = found.setdefault(key, number)
+        if first != number:
+            series = "" if key[0] is None else f" of series {key[0]!r}"
+            raise ValueError(
+                f"{name}: expected each time stamp once in a series, got "
+                f"{_shown(key[1], stamps.dtype.kind != 'M')} at row {told[first]}{series} and "
+                f"again at row {told[number]}"
+            )
+    return found
+
+
+def _shown(stamp: int, number: bool) -> str:
+    if number:
+        return str(stamp)
+    text = str(require("numpy").datetime64(int(stamp), "us"))
+    return text.removesuffix(".000000").replace("T", " ").removesuffix(" 00:00:00")
+
+
 @dataclass(frozen=True)
 class Rows:
     """A frame's rows in order: by series, then by time.
@@ -165,7 +198,8 @@ class Rows:
         """Each series' steps on the grid, counted from its first stamp.
 
         Raises:
-            ValueError: a stamp off the grid, or a step without a row unless ``gaps`` is ``"mask"``.
+            ValueError: a stamp off the grid, a step without a row unless ``gaps`` is ``"mask"``, or
+                a series most of whose steps are longer than the grid's.
         """
         np = require("numpy")
         places = []
@@ -181,6 +215,8 @@ class Rows:
                     f"{self.where(begin + at)} ({off.sum()} such rows)"
                 )
             step = np.diff(place)
+            if gaps == "mask":
+                self._refuse_own_step(number, step, grid, name)
             if gaps == "error" and len(step) > 1 and step.min() > 1:
                 raise ValueError(
                     f"{name}: mixed frequencies: expected time stamps {grid.name!r} apart, got "
@@ -197,8 +233,20 @@ class Rows:
             places.append(place)
         return places
 
+    def _refuse_own_step(self, number: int, step: Any, grid: Frequency, name: str) -> None:
+        """Raises ValueError where a series keeps a step of its own: gaps, but none by chance."""
+        np = require("numpy")
+        sizes, counts = np.unique(step, return_counts=True)
+        if len(sizes) == 0 or sizes[counts.argmax()] == 1:
+            return
+        own, times = int(sizes[counts.argmax()]), int(counts.max())
+        if times > 1 and (2 * times > len(step) or (sizes % own == 0).all()):
+            theirs = replace(grid, count=grid.count * own)
+            raise ValueError(
+                f"{name}: mixed frequencies: expected time stamps {grid.name!r} apart, got most of "
+                f"series {self.ids[number]!r} {theirs.name!r} apart, from "
+                f"{self.where(int(self.begins[number]))} on; masked gaps are for single steps"
+            )
+
     def _shown(self, stamp: Any) -> str:
-        if self.numbers:
-            return str(stamp)
-        text = str(require("numpy").datetime64(int(stamp), "us"))
-        return text.removesuffix(".000000").replace("T", " ").removesuffix(" 00:00:00")
+        return _shown(stamp, self.numbers)

@@ -146,7 +146,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"run\.ckpt is no checkpoint of a training"):
         train(path)
     torch.save({"version": 99}, path)
-    with pytest.raises(ValueError, match=r"run\.ckpt has version 99, expected 1"):
+    with pytest.raises(ValueError, match=r"run\.ckpt has version 99, expected 2"):
         train(path)
     torch.save([1, 2], path)
     with pytest.raises(ValueError, match="is no checkpoint"):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from rnncells.forecast import as_panel
-from rnncells.forecast.command import main
+from rnncells.forecast.command import filling, main
 from rnncells.forecast.command.filling import fill
 from rnncells.forecast.options import Options
 from tests.forecast.commands import (
@@ -86,6 +87,44 @@ def test_the_numbers_are_those_of_the_function(tmp_path: Path, capsys: Capsys) -
     assert torch.equal(numbers(read(out.read_text()), "y"), expected.values.flatten())
     assert f'"error": {expected.error!r}' in text
     assert f'"error_of_straight_line": {expected.interpolated!r}' in text
+
+
+def test_what_is_measured_was_seen_by_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    y = waves(2, 130).double()
+    y[1, :, 0] = y[1, :, 0].flip(0) * 2
+    y[:, 7] = torch.nan
+    parts: dict[str, Any] = {}
+    real: Any = getattr(filling, "fit")  # noqa: B009 - which the module only imports
+
+    def watched(net: Any, train: Any, check: Any, training: Any) -> Any:
+        parts.update(train=train.series, check=check and check.series)
+        return real(net, train, check, training)
+
+    def measured(net: Any, test: Any) -> tuple[float, float]:
+        parts["test"] = test.series
+        return 1.0, 2.0
+
+    monkeypatch.setattr(filling, "fit", watched)
+    monkeypatch.setattr(filling, "_try", measured)
+    options = Options(hidden_size=4, epochs=1)
+    fill(as_panel(y), options, 24, None, 24)
+    for number in range(2):
+        learned = y[number, :82][~y[number, :82].isnan()]
+        mean, deviation = learned.mean(), learned.std(correction=0)
+        scaled = ((y[number] - mean) / deviation).float()
+        for name, first, last in (("train", 0, 82), ("check", 82, 106), ("test", 106, 130)):
+            close = torch.testing.assert_close
+            close(parts[name][number], scaled[first:last], equal_nan=True)
+    # what is hidden to measure moves neither scaler nor weights
+    before = dict(parts)
+    y[:, 110] += 1000
+    fill(as_panel(y), options, 24, None, 24)
+    for name in ("train", "check"):
+        pairs = zip(parts[name], before[name], strict=True)
+        assert all(torch.equal(one.nan_to_num(), other.nan_to_num()) for one, other in pairs)
+    assert not torch.equal(parts["test"][0], before["test"][0])
+    fill(as_panel(y[:, :119]), options, 24, None, 24)  # too short to hold back
+    assert len(parts["train"][0]) == 119
 
 
 def test_json_tells_what_was_filled(tmp_path: Path, capsys: Capsys) -> None:

@@ -87,7 +87,7 @@ def test_files_that_are_refused(fitted: Forecaster, tmp_path: Path) -> None:
     # edits with a digest that fits are held against the weights
     refused("size mismatch", lambda c: c["parameters"].update(hidden_size=5), sign=True)
     refused("head: expected one of", lambda c: c["parameters"].update(head="os.system"), sign=True)
-    refused("unexpected keyword", lambda c: c["parameters"].update(more=1), sign=True)
+    refused("no parameter 'more'", lambda c: c["parameters"].update(more=1), sign=True)
     refused("'scaler'", lambda c: c.update(scalers={}), sign=True)
 
     fitted.save(tmp_path)

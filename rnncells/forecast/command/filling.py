@@ -11,7 +11,7 @@ from torch import Tensor
 from rnncells.forecast.extras import require
 from rnncells.forecast.networks import HiddenValues, ImputationNet, impute
 from rnncells.forecast.options import Options
-from rnncells.forecast.panel import Panel
+from rnncells.forecast.panel import Id, Panel
 from rnncells.forecast.scaler import StandardScaler
 from rnncells.forecast.training import History, fit
 
@@ -27,8 +27,9 @@ class Filled:
     Attributes:
         values: [rows, targets] of the panel's buffer.
         history: of the training.
-        error: mean absolute error over values at the series' ends that were hidden, in standard
-            deviations of their series; None where no series was long enough to try.
+        error: mean absolute error over values that were hidden at the series' ends, which neither
+            training nor the choice of the weights nor the scaler saw, in standard deviations of
+            the part to learn from; None where no series was long enough to try.
         interpolated: that of the straight line between the neighbours.
     """
 
@@ -53,8 +54,6 @@ def fill(
     Raises:
         ValueError: a series without any value, or all of them shorter than the context.
     """
-    scaler = StandardScaler.fit(panel.to(torch.float64), each=True)
-    scaled = scaler.transform_panel(panel.to(torch.float64)).to(torch.float32)
     longest = int(panel.lengths.max())
     context = min(longest, max(2 * season, SHORTEST)) if context is None else context
     if context > longest:
@@ -63,7 +62,10 @@ def fill(
         )
     stride = max(1, context // 8) if stride is None else stride
     run = max(1, min(context // 4, round(_mean_gap(panel))))
-    train, check = _windows(scaled, context, stride, run, options.seed)
+    stops = [_stops(panel, one, context) for one in panel.ids]
+    scaler = StandardScaler.fit(panel.to(torch.float64), stop=[a for a, _ in stops], each=True)
+    scaled = scaler.transform_panel(panel.to(torch.float64)).to(torch.float32)
+    train, check, test = _windows(scaled, stops, context, stride, run, options.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         net = ImputationNet(
@@ -74,7 +76,7 @@ def fill(
             dropout=options.dropout,
         )
     history = fit(net, train, check, options.make_training())
-    error, interpolated = (None, None) if check is None else _try(net, check)
+    error, interpolated = (None, None) if test is None else _try(net, test)
     parts = [impute(net, scaled.series(one)).values for one in panel.ids]
     back = scaler.inverse_panel(scaled.with_values(torch.cat(parts).double())).values
     return Filled(
@@ -82,24 +84,37 @@ def fill(
     )
 
 
+def _stops(panel: Panel, identity: Id, context: int) -> tuple[int, int]:
+    """Where the part of a series that is learned from ends, and where that which chooses the
+    weights does; the rest is to measure on. Each of the two is a tenth, at least a context, of
+    series of five contexts and more, and nothing of those that are shorter."""
+    series = panel.series(identity)
+    length, held = len(series), max(context, len(series) // 10)
+    first = length - 2 * held
+    if length < 5 * context or series[:first].isnan().all(dim=0).any():
+        return length, length
+    return first, length - held
+
+
 def _windows(
-    scaled: Panel, context: int, stride: int, run: int, seed: int
-) -> tuple[HiddenValues, HiddenValues | None]:
-    """Of the series to learn from, and of their last fifths where these are long enough."""
-    first, last = [], []
-    for one in scaled.ids:
+    scaled: Panel, stops: list[tuple[int, int]], context: int, stride: int, run: int, seed: int
+) -> tuple[HiddenValues, HiddenValues | None, HiddenValues | None]:
+    """To learn from, to choose the weights by and to measure on: no two of them share a step."""
+    parts: list[list[Tensor]] = [[], [], []]
+    for one, (first, second) in zip(scaled.ids, stops, strict=True):
         series = scaled.series(one)
-        held = len(series) // 5
-        if held >= context and len(series) - held >= context:
-            last.append(series[-held:])
-            series = series[:-held]
-        if len(series) >= context:
-            first.append(series)
-    train = HiddenValues(first, context, stride=stride, run=run)
-    if not last:
-        return train, None
-    check = HiddenValues(last, context, stride=max(1, context // 2), run=run, seed=seed)
-    return train, check
+        cuts = (series[:first], series[first:second], series[second:])
+        for several, part in zip(parts, cuts, strict=True):
+            if len(part) >= context:
+                several.append(part)
+    train = HiddenValues(parts[0], context, stride=stride, run=run)
+    check, test = (
+        HiddenValues(part, context, stride=max(1, context // 2), run=run, seed=seed + number)
+        if part
+        else None
+        for number, part in enumerate(parts[1:])
+    )
+    return train, check, test
 
 
 def _mean_gap(panel: Panel) -> float:
@@ -111,8 +126,8 @@ def _mean_gap(panel: Panel) -> float:
     return float(gaps.sum() / begins.sum()) if gaps.any() else 1.0
 
 
-def _try(net: ImputationNet, check: HiddenValues) -> tuple[float | None, float | None]:
-    batch = check.batch(torch.arange(len(check)))
+def _try(net: ImputationNet, test: HiddenValues) -> tuple[float | None, float | None]:
+    batch = test.batch(torch.arange(len(test)))
     assert batch.observed is not None
     hidden = batch.observed.squeeze(2)
     if not hidden.any():

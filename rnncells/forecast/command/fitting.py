@@ -60,7 +60,7 @@ def checked(given: dict[str, Any]) -> Forecaster:
         model = Forecaster(**given)
         model.check()
         model.make_training()
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         name, _, words = str(error).partition(": ")
         raise UsageError(f"--{name.replace('_', '-')}: {words}") from None
     return model

@@ -34,6 +34,7 @@ from rnncells.forecast.command.writing import (
 from rnncells.forecast.extras import require
 from rnncells.forecast.forecaster import Forecaster
 from rnncells.forecast.plot import look
+from rnncells.forecast.rows import index_rows
 
 __all__ = ["add"]
 
@@ -146,10 +147,10 @@ def _ticks(table: Table, source: Source, names: list[str]) -> Mapping[tuple[Any,
     """Each row by its id and its stamp."""
     wanted = [source.time, *([] if source.id is None else [source.id]), *names]
     check_known("--ahead", wanted, table.columns, "column")
-    stamps, _ = table.stamps(source.time, source.form)
+    stamps, kind = table.stamps(source.time, source.form)
     ids, codes = ((None,), [0] * len(stamps)) if source.id is None else table.ids(source.id)
-    keys = zip((ids[code] for code in codes), stamps.tolist(), strict=True)
-    return {key: row for row, key in enumerate(keys)}
+    shown = stamps if kind.numbers else stamps.view("M8[us]")
+    return index_rows([ids[code] for code in codes], shown, table.rows, f"--ahead: {source.time}")
 
 
 def _write(model: Forecaster, source: Source, found: dict[str, Tensor], options: Namespace) -> None:

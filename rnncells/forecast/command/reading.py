@@ -128,6 +128,10 @@ class TextTable(Table):
     def ids(self, name: str) -> tuple[tuple[Any, ...], Any]:
         numbers: dict[str, int] = {}
         codes = [numbers.setdefault(cell, len(numbers)) for cell in self._cells[name]]
+        blank = [code for cell, code in numbers.items() if not cell.strip()]
+        if blank:
+            row = self.rows[codes.index(blank[0])]
+            raise ValueError(f"{name}: expected an id in each row, got none at row {row}")
         return tuple(numbers), require("numpy").array(codes)
 
     def numbers(self, name: str) -> Tensor:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rnncells.forecast.checks import check_percents
+
 __all__ = ["Head", "check_levels", "mean_observed", "spread"]
 
 
@@ -91,9 +93,7 @@ class Head(ABC):
             TypeError: a head that knows no quantiles.
             ValueError: a level that is not in (0, 100), or that it cannot tell.
         """
-        outside = [level for level in levels if not 0 < level < 100]
-        if outside:
-            raise ValueError(f"levels: expected per cent between 0 and 100, got {outside[0]}")
+        levels = check_percents(levels)
         low = [(1 - level / 100) / 2 for level in levels]
         both = self.quantiles(output, [*low, *(1 - one for one in low)])
         return torch.stack(both.split(len(low), dim=-1), dim=-1)

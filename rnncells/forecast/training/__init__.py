@@ -2,6 +2,6 @@
 
 from rnncells.forecast.training.loop import fit, predict
 from rnncells.forecast.training.rate_range import RateRange, rate_range
-from rnncells.forecast.training.settings import History, Loss, Training
+from rnncells.forecast.training.settings import Diverged, History, Loss, Training
 
-__all__ = ["History", "Loss", "RateRange", "Training", "fit", "predict", "rate_range"]
+__all__ = ["Diverged", "History", "Loss", "RateRange", "Training", "fit", "predict", "rate_range"]

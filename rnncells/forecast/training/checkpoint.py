@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from rnncells.forecast.networks.recurrent import map_state
+from rnncells.forecast.training.identity import in_words, of_windows
+from rnncells.forecast.training.objective import head_of
 from rnncells.forecast.training.settings import History
 
 if TYPE_CHECKING:
@@ -20,9 +23,9 @@ if TYPE_CHECKING:
 
     from rnncells.forecast.training.run import Run
 
-__all__ = ["read_checkpoint", "resume", "save", "write_checkpoint"]
+__all__ = ["identify", "read_checkpoint", "resume", "save", "write_checkpoint"]
 
-VERSION = 1
+VERSION = 2
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -71,7 +74,7 @@ def save(run: Run, path: Path) -> None:
         return
     seconds = run.history.seconds + time.perf_counter() - run.began
     state = {
-        "name": _name(run),
+        "name": run.identity,
         "model": run.model.state_dict(),
         "optimizer": run.inner.state_dict(),
         "schedule": None if run.schedule is None else run.schedule.state_dict(),
@@ -97,7 +100,7 @@ def resume(run: Run, path: Path) -> None:
     if state is None:
         return
     theirs = state["name"]
-    for name, expected in _name(run).items():
+    for name, expected in run.identity.items():
         if theirs.get(name) != expected:
             raise ValueError(
                 f"checkpoint: {path} is of another training: its {name} is {theirs.get(name)}, "
@@ -121,15 +124,26 @@ def resume(run: Run, path: Path) -> None:
         torch.cuda.set_rng_state(ours["cuda"], fabric.device)
 
 
-def _name(run: Run) -> dict[str, Any]:
-    """What must be the same for a checkpoint to belong to a training."""
+def identify(run: Run, more: Mapping[str, str]) -> dict[str, Any]:
+    """What must be the same for a checkpoint to belong to a training: found once in a run.
+
+    Args:
+        run: before its first step.
+        more: what the caller knows of the data beyond the windows.
+    """
     weights = sum(weight.numel() for weight in run.model.parameters())
+    head = head_of(run.model)
     return {
         **run.training.as_text(),
+        **more,
+        "network": type(run.model).__name__,
+        "network's head": type(head).__name__ + in_words(getattr(head, "__dict__", {})),
         "number of weights": weights,
         "number of training windows": len(run.train),
         "number of validation windows": 0 if run.validation is None else len(run.validation),
         "number of processes": run.fabric.world_size,
+        **of_windows(run.train, "training"),
+        **of_windows(run.validation, "validation"),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ def fit(
     fabric: Fabric | None = None,
     label: str = "training",
     checkpoint: str | Path | None = None,
+    identity: Mapping[str, str] | None = None,
 ) -> History:
     """Train ``model`` in place and leave it, in eval mode, with its best weights.
 
@@ -55,13 +57,15 @@ def fit(
             launched.
         label: what the progress bar says; it is shown in a terminal only.
         checkpoint: where to keep the state of the training.
+        identity: what else that training must have in common with one that goes on from its
+            checkpoint, by name, in words; settings and windows are looked at in any case.
 
     Raises:
-        FloatingPointError: a loss or a gradient is NaN or infinite; the model then holds its best
-            weights so far.
+        Diverged: a FloatingPointError: a loss, a gradient or a weight is NaN or infinite; the model
+            then holds its best weights so far, and the error the history of the good epochs.
         TypeError: windows that are none, or not in the model's dtype.
         ValueError: windows of another horizon or other targets than the model, forecasts of
-            another shape than the targets, or a checkpoint of another training.
+            another shape than the targets, or a checkpoint of another training or other data.
         ImportError: lightning-fabric is not installed.
     """
     training = training or Training()
@@ -73,7 +77,7 @@ def fit(
         if validation is not None:
             check_agreement(model, validation, "validation")
         torch.manual_seed(training.seed + fabric.global_rank)
-        run = Run(model, train, validation, training, fabric, checkpoint)
+        run = Run(model, train, validation, training, fabric, checkpoint, identity)
         return run.go(label)
 
 

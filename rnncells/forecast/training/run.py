@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,10 @@ from rnncells.forecast.training.batches import (
     pieces_of,
     shuffled,
 )
-from rnncells.forecast.training.checkpoint import resume, save
+from rnncells.forecast.training.checkpoint import identify, resume, save
 from rnncells.forecast.training.objective import Objective, cut_state
 from rnncells.forecast.training.optimizing import make_optimizer, make_schedule
-from rnncells.forecast.training.settings import History, Training
+from rnncells.forecast.training.settings import Diverged, History, Training
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -50,6 +51,7 @@ class Run:
         training: Training,
         fabric: Fabric,
         checkpoint: str | Path | None,
+        identity: Mapping[str, str] | None = None,
     ) -> None:
         if training.stateful and fabric.world_size > 1:
             raise ValueError("stateful: expected one process: a state goes from step to step")
@@ -75,6 +77,7 @@ class Run:
         self.schedule = make_schedule(self.inner, training, steps)
         self.forward, self.optimizer = fabric.setup(model, self.inner)
         self.checks = [] if validation is None else self._checks()
+        self.identity = {} if self.path is None else identify(self, identity or {})
 
     def go(self, label: str) -> History:
         """Train to the end; whatever happens, the model ends with its best weights."""
@@ -89,7 +92,7 @@ class Run:
         finally:
             self.stopping.restore(self.model)
             self.model.eval()
-        self.history.best_epoch = self.stopping.best_epoch or 0
+            self.history.best_epoch = self.stopping.best_epoch or 0
         self.history.seconds += time.perf_counter() - self.began
         return self.history
 
@@ -98,7 +101,6 @@ class Run:
         self._train(parts)
         train_loss = self._over_processes(float(self.total) / len(parts), 1.0)
         self._require_finite("training loss", train_loss, "")
-        self.history.train_loss.append(train_loss)
         stop, note = False, f"loss {train_loss:.4f}"
         if self.checks:
             loss = self._validate()
@@ -107,7 +109,9 @@ class Run:
             stop = self.stopping.update(loss, self.epoch, self.model)
             note = f"validation loss {loss:.4f}, best {self.stopping.best:.4f}"
         else:
+            self._require_finite("largest weight", self._largest(), "")
             self.stopping.keep(self.epoch, self.model)
+        self.history.train_loss.append(train_loss)
         self.epoch, self.step, self.total = self.epoch + 1, 0, 0.0
         self.finished = stop or self.epoch == self.training.epochs
         self._save()
@@ -222,9 +226,22 @@ class Run:
             save(self, self.path)
 
     def _require_finite(self, name: str, value: float, where: str) -> None:
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"training diverged in epoch {self.epoch}{where}: the {name} is {value}; the "
-                f"learning rate ({self.training.learning_rate}) may be too high, or the windows "
-                "hold extreme values (are they scaled?). The model keeps its best weights so far"
-            )
+        if math.isfinite(value):
+            return
+        best = self.stopping.best_epoch
+        raise Diverged(
+            f"training diverged in epoch {self.epoch}{where}: the {name} is {value}; the "
+            f"learning rate ({self.training.learning_rate}) may be too high, or the windows "
+            "hold extreme values (are they scaled?). "
+            + (
+                "No epoch was good before it, so no weights were learned"
+                if best is None
+                else f"The model keeps its best weights so far, those of epoch {best}"
+            ),
+            self.history,
+        )
+
+    def _largest(self) -> float:
+        """NaN or infinite where a weight is: without validation, no loss has yet seen them."""
+        sizes = [weight.detach().abs().max() for weight in self.weights if weight.numel()]
+        return torch.stack(sizes).max().item() if sizes else 0.0

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from rnncells.forecast.checks import check_positive
 from rnncells.forecast.training.optimizing import OPTIMIZERS, SCHEDULES
 
-__all__ = ["History", "Loss", "Training"]
+__all__ = ["Diverged", "History", "Loss", "Training"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -112,3 +112,15 @@ class History:
     validation_loss: list[float] = field(default_factory=list)
     best_epoch: int = 0
     seconds: float = 0.0
+
+
+class Diverged(FloatingPointError):
+    """A training whose loss, gradient or weights are not finite any more.
+
+    Attributes:
+        history: of the epochs that were good; without any, its ``train_loss`` is empty.
+    """
+
+    def __init__(self, message: str, history: History) -> None:
+        super().__init__(message)
+        self.history = history
