@@ -121,9 +121,10 @@ def check_share(name: str, value: object) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}: expected a number from 0 to 1, got {value!r}")
-    if not 0 <= value <= 1:
+    share = float(value)
+    if not 0 <= share <= 1:
         raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}")
-    return float(value)
+    return share
 
 
 def check_percents(levels: object) -> list[int | float]:

@@ -76,6 +76,7 @@ def in_words(value: Any) -> str:
         return "{" + ", ".join(f"{key}: {in_words(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "(" + ", ".join(map(in_words, value)) + ")"
-    if type(value).__repr__ is object.__repr__:
+    shown: Any = type(value).__repr__
+    if shown is object.__repr__:
         return type(value).__name__
     return repr(value)
