@@ -22,7 +22,9 @@ def check(kernels: list[cuda_kernels.Kernel]) -> None:
     assert kernels
     for kernel in kernels:
         assert kernel.stack == kernel.spills == 0, kernel
-        assert 0 < kernel.registers <= 128 or "double" in kernel.name, kernel
+        # A layer-norm kernel's block has a quarter of the threads of the others'.
+        most = 160 if "normed" in kernel.name else 128
+        assert 0 < kernel.registers <= most or "double" in kernel.name, kernel
 
 
 @needs_nvcc

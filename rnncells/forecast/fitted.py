@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +25,12 @@ from rnncells.forecast.training.batches import gather
 from rnncells.forecast.training.objective import arguments
 from rnncells.forecast.windows import Windows
 
-__all__ = ["Fitted", "columns_of", "with_calendar"]
+__all__ = ["Fitted", "Short", "columns_of", "with_calendar"]
 
 DRAWS = 256  # paths that the intervals of a recursive forecast are read from
 AT_ONCE = 2**22  # values drawn at once
 
+Short = Literal["error", "skip"]
 Bounds = dict[int | float, tuple[Tensor, Tensor]]
 
 
@@ -139,10 +140,10 @@ class Fitted:
     def backtest(
         self,
         panel: Panel,
+        short: Short = "error",
         start: Any = 0,
         stop: Span | None = None,
         stride: int = 1,
-        short: Literal["error", "skip"] = "error",
     ) -> Windows:
         """The windows at all cut-offs of a panel without its calendar.
 
@@ -150,7 +151,7 @@ class Fitted:
             ValueError: series without any, unless ``short`` is ``"skip"``: then a warning names
                 them, and ``left_out`` of the windows.
         """
-        check_choice("short", short, ("error", "skip"))
+        check_choice("short", short, get_args(Short))
         plain = isinstance(start, int | list | tuple) or hasattr(start, "tolist")
         windows = self.windows(
             with_calendar(panel, self.options.calendar),
@@ -170,7 +171,7 @@ class Fitted:
             )
             if short == "error":
                 raise ValueError(f"{words}; short='skip' leaves them out")
-            warnings.warn(f"{words}; they are left out", UserWarning, stacklevel=3)
+            warnings.warn(f"{words}; they are left out", UserWarning, stacklevel=4)
         return windows
 
     def forecast(

@@ -11,9 +11,9 @@ import torch
 from rnncells.forecast.ahead import look_ahead
 from rnncells.forecast.appending import append, on_grid
 from rnncells.forecast.back import give_back, give_back_windows
-from rnncells.forecast.checks import check_choice, check_positive
+from rnncells.forecast.checks import check_choice
 from rnncells.forecast.exporting import to_onnx
-from rnncells.forecast.fitted import Fitted, with_calendar
+from rnncells.forecast.fitted import Fitted, Short, with_calendar
 from rnncells.forecast.fitting import learn, split
 from rnncells.forecast.frames import is_frame
 from rnncells.forecast.incoming import check_length, check_values, read
@@ -22,11 +22,14 @@ from rnncells.forecast.panel import Id, Panel
 from rnncells.forecast.spans import Span
 from rnncells.forecast.storing import load, save
 from rnncells.forecast.training import History
+from rnncells.forecast.windows import Windows
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 __all__ = ["Forecaster"]
+
+CutOffs = tuple[Fitted, Panel, Windows]
 
 
 class Forecaster(Options):
@@ -130,16 +133,7 @@ class Forecaster(Options):
         check_choice("unseen", unseen, ("error", "scale"))
         fitted, panel = self._known(y, strangers=unseen == "scale")
         options = fitted.options
-        steps, whole = options.horizon, options.horizon
-        if horizon is not None:
-            [steps] = check_positive(horizon=horizon)
-            if options.mode == "recursive":
-                whole = steps
-            elif steps > whole:
-                raise ValueError(
-                    f"horizon: fitted for {whole} steps in mode {options.way!r}, got {steps}; "
-                    "mode='recursive' forecasts any number"
-                )
+        steps, whole = options.steps_ahead(horizon)
         check_values(panel, "y", options.missing, -options.context, panel.future)
         panel = panel.cut(start=-options.context)
         ahead = look_ahead(with_calendar(panel, options.calendar), whole, future)
@@ -154,7 +148,7 @@ class Forecaster(Options):
         stop: Span | None = None,
         stride: int = 1,
         levels: Sequence[float] | None = None,
-        short: Literal["error", "skip"] = "error",
+        short: Short = "error",
     ) -> Any:
         """Forecast from many cut-offs inside series whose future is known, all in one pass.
 
@@ -177,20 +171,14 @@ class Forecaster(Options):
         Raises:
             RuntimeError, TypeError, ValueError: as :meth:`predict`, or no cut-off in a series.
         """
-        fitted, panel = self._known(y, every=short != "skip")
-        check_values(panel, "y", fitted.options.missing, columns=panel.future)
-        windows = fitted.backtest(panel, start, stop, stride, short)
-        self.left_out = windows.left_out
+        fitted, panel, windows = self._cut_offs(y, short, start, stop, stride)
         found = fitted.forecast(windows, levels, panel.values.dtype)
         return give_back_windows(panel, windows, *found)
 
-    def score(self, y: Any, *, short: Literal["error", "skip"] = "error") -> float:
+    def score(self, y: Any, *, short: Short = "error") -> float:
         """Minus the mean absolute error of a :meth:`backtest` horizon by horizon, in y's unit: what
         scikit-learn's searches make as large as they can. ``short`` and errors are as there."""
-        fitted, panel = self._known(y, every=short != "skip")
-        check_values(panel, "y", fitted.options.missing, columns=panel.future)
-        windows = fitted.backtest(panel, stride=fitted.options.horizon, short=short)
-        self.left_out = windows.left_out
+        fitted, panel, windows = self._cut_offs(y, short, stride=self.fitted.options.horizon)
         forecast, _ = fitted.forecast(windows)
         rows = windows.origins[:, None] + torch.arange(windows.horizon)
         truth = panel.values[rows][..., : len(panel.targets)]
@@ -276,3 +264,10 @@ class Forecaster(Options):
         if every:
             check_length(panel, "context", fitted.options.context)
         return fitted.scaling(panel), panel
+
+    def _cut_offs(self, y: Any, short: Short, *span: Any, **stride: int) -> CutOffs:
+        fitted, panel = self._known(y, every=short != "skip")
+        check_values(panel, "y", fitted.options.missing, columns=panel.future)
+        windows = fitted.backtest(panel, short, *span, **stride)
+        self.left_out = windows.left_out
+        return fitted, panel, windows

@@ -193,6 +193,24 @@ class Options:
         """The network's own horizon."""
         return 1 if self.mode == "recursive" else self.horizon
 
+    def steps_ahead(self, horizon: int | None) -> tuple[int, int]:
+        """How many steps are asked for, and how many a forecast then has.
+
+        Raises:
+            ValueError: more than the network knows.
+        """
+        if horizon is None:
+            return self.horizon, self.horizon
+        [steps] = check_positive(horizon=horizon)
+        if self.mode == "recursive":
+            return steps, steps
+        if steps > self.horizon:
+            raise ValueError(
+                f"horizon: fitted for {self.horizon} steps in mode {self.way!r}, got {steps}; "
+                "mode='recursive' forecasts any number"
+            )
+        return steps, self.horizon
+
     def make_head(self) -> Head:
         """The head.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.testing import assert_close
 
+from rnncells.forecast import Forecaster
 from rnncells.forecast.networks import RecurrentNet
 from rnncells.forecast.training import Training, fit
 from rnncells.forecast.training.run import Run
@@ -153,3 +156,22 @@ def test_a_group_goes_on_from_its_checkpoint(ends: list[dict[str, Any]]) -> None
 
 def test_a_group_stops_together_when_it_diverges(ends: list[dict[str, Any]]) -> None:
     assert ends[0]["diverged"] == ends[1]["diverged"]
+
+
+def test_torchrun_fits_the_example(tmp_path: Path) -> None:
+    """examples/two_processes.py under torchrun itself, as its docstring starts it."""
+    pytest.importorskip("safetensors")
+    example = Path(__file__).parents[2] / "examples" / "two_processes.py"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*torchrun, "--nproc-per-node", "2", example, tmp_path / "model"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("fitted by 2 processes") == 1
+    forecast = Forecaster.load(tmp_path / "model").predict(torch.sin(torch.arange(400) / 4))
+    assert forecast.shape == (4,)
+    assert forecast.isfinite().all()

@@ -277,6 +277,13 @@ Numbers draw_bfloat16(int64_t count, double scale = 1.0) {
   return back(cast<BFloat16>(draw(count, scale)));
 }
 
+// h of an sLSTM does not know m, by which c and n are scaled; theirs jump in slope where m does.
+void leave_smooth(Problem& p) {
+  for (size_t i = 1; i < p.last_gradient.size(); ++i) {
+    std::fill(p.last_gradient[i].begin(), p.last_gradient[i].end(), 0.0);
+  }
+}
+
 template <class Cell>
 void check_cell(const CellEngine& engine) {
   const int64_t shapes[][5] = {{1, 1, 1, 1, 0},    {3, 2, 1, 5, 2},    {2, 7, 33, 15, 0},
@@ -319,8 +326,11 @@ void check_cell(const CellEngine& engine) {
       passes<float>(engine, p, packed, !threads, expected, 1000 * 0x1p-23);
       // A rounding that moves a unit of ReLU over its kink changes a gradient by all of its value.
       const double kinks = std::is_same_v<Cell, RnnRelu> ? 1000 : 1;
-      passes<Float16>(engine, p, packed, threads, expected, kinks * 50 * 0x1p-10);
-      passes<BFloat16>(engine, p, packed, !threads, expected, kinks * 50 * 0x1p-7);
+      const bool jumps = std::is_same_v<Cell, Slstm>;
+      if (jumps) leave_smooth(p);
+      const Result smooth = jumps ? scalar::Layer<Cell>(p).run() : expected;
+      passes<Float16>(engine, p, packed, threads, smooth, kinks * 50 * 0x1p-10);
+      passes<BFloat16>(engine, p, packed, !threads, smooth, kinks * 50 * 0x1p-7);
     }
   }
 }
