@@ -23,35 +23,29 @@ from rnncells.ops import differentiate_twice, gradients, layer_backward, layer_f
 from rnncells.variants import PLAIN, Varied, is_varied
 
 BelowAutograd = torch._C._AutoDispatchBelowAutograd
-BEFORE_X_EAGER, BEFORE_X = 7, 9  # arguments of the Functions here before x
+BEFORE_X = 9  # arguments of the Functions for torch.func before x
+
+
+# Cell, whether bidirectional, whether to recompute, the variant, lengths, batch sizes, and how many
+# tensors are states. One argument: each costs.
+EagerCall = tuple[str, bool, bool, Varied, Tensor | None, Tensor | None, int]
 
 
 class _EagerLayer(Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        cell: str,
-        bidirectional: bool,
-        recompute: bool,
-        varied: Varied,
-        lengths: Tensor | None,
-        batch_sizes: Tensor | None,
-        states: int,
-        x: Tensor,
-        *tensors: Tensor,
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, call: EagerCall, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        cell, bidirectional, recompute, varied, lengths, batch_sizes, states = call
         given, weights = list(tensors[:states]), list(tensors[states:])
         inputs = x, given, weights, lengths, batch_sizes
-        ctx.varied = is_varied(varied)
+        told = varied is not PLAIN and is_varied(varied)
         # Each argument costs: the last ones are given where they say something.
-        rest = (False, recompute, None, *varied) if ctx.varied or recompute else ()
+        rest = (False, recompute, None, *varied) if told or recompute else ()
         with BelowAutograd():
             y, last, reserve = layer_forward(*inputs, cell, bidirectional, True, False, *rest)
-        ctx.cell, ctx.bidirectional, ctx.states = cell, bidirectional, states
-        ctx.recompute, ctx.variant = recompute, varied.variant
+        ctx.call = cell, bidirectional, recompute, varied.variant if told else None, states
         # The caller may change the output in place: saved as itself it would be refused then.
         ctx.changes, ctx.unchanged = _changes_of(y), y._version
-        drawn = varied[1:] if ctx.varied else ()
+        drawn = varied[1:] if told else ()
         ctx.save_for_backward(lengths, batch_sizes, y.data, reserve, x, *tensors, *drawn)
         ctx.set_materialize_grads(False)
         return (y, *last)
@@ -60,28 +54,26 @@ class _EagerLayer(Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         grad_y, *grad_last = grads
         lengths, batch_sizes, y, reserve, x, *tensors = ctx.saved_tensors
+        cell, bidirectional, recompute, variant, states = ctx.call
         varied = PLAIN
-        if ctx.varied:
+        if variant is not None:
             *tensors, seed, resets = tensors
-            varied = Varied(ctx.variant, seed, resets)
-        given, weights = tensors[: ctx.states], tensors[ctx.states :]
-        inputs = x, given, weights, lengths, batch_sizes
+            varied = Varied(variant, seed, resets)
+        inputs = x, tensors[:states], tensors[states:], lengths, batch_sizes
         if ctx.changes._version != ctx.unchanged:
             with BelowAutograd():
-                y, _, _ = layer_forward(
-                    *inputs, ctx.cell, ctx.bidirectional, False, **varied._asdict()
-                )
-        saved = *inputs, y, reserve, ctx.cell, ctx.bidirectional
+                y, _, _ = layer_forward(*inputs, cell, bidirectional, False, **varied._asdict())
+        saved = *inputs, y, reserve, cell, bidirectional
         needs = _asked_for(ctx)
         backward: Any = layer_backward
-        if ctx.recompute or ctx.varied:
-            backward = partial(layer_backward, recompute=ctx.recompute, **varied._asdict())
+        if recompute or variant is not None:
+            backward = partial(layer_backward, recompute=recompute, **varied._asdict())
         if torch.is_grad_enabled():  # someone will derive the gradient
             found = gradients(backward, saved, grad_y, grad_last, needs)
         else:
             with BelowAutograd():
                 found = gradients(backward, saved, grad_y, grad_last, needs)
-        return (*[None] * BEFORE_X_EAGER, *found)
+        return (None, *found)
 
 
 _nothing = torch.empty(0)
@@ -101,11 +93,10 @@ def _asked_for(ctx: Any) -> list[bool]:
     Some require a gradient and are not among what torch.autograd.grad, or backward(inputs=...), was
     called for.
     """
-    needs = ctx.needs_input_grad[BEFORE_X_EAGER:]
-    nodes = ctx.next_functions[-len(needs) :]  # lengths, where there are any, come before
+    needs = ctx.needs_input_grad[1:]
     return [
         need and node is not None and _will_run(node)
-        for need, (node, _) in zip(needs, nodes, strict=True)
+        for need, (node, _) in zip(needs, ctx.next_functions, strict=True)
     ]
 
 
@@ -308,14 +299,12 @@ def run_layer(
         return y.clone(), last  # the caller may change it in place, and backward reads y
     inputs = (x, *states, *weights)
     if torch.is_grad_enabled() and any([t.requires_grad for t in inputs]):  # noqa: C419  quicker
-        y, *last = _EagerLayer.apply(
-            *(cell, bidirectional, recompute, varied, lengths, batch_sizes, len(states)),
-            *inputs,
-        )
+        call = cell, bidirectional, recompute, varied, lengths, batch_sizes, len(states)
+        y, *last = _EagerLayer.apply(call, *inputs)
         return y, last
     given = x, list(states), list(weights), lengths, batch_sizes, cell, bidirectional, False
     with BelowAutograd():
-        if is_varied(varied):
+        if varied is not PLAIN and is_varied(varied):
             y, last, _ = layer_forward(*given, packed=packed, **varied._asdict())
         elif packed is None:
             y, last, _ = layer_forward(*given)

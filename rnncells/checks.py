@@ -165,7 +165,8 @@ def read_parameters(
 
     They are read by name on every call, because parametrisations and functional calls replace them.
     """
-    parameters, dtype, device = module._parameters, x.dtype, x.device
+    parameters, dtype = module._parameters, x.dtype
+    device = None if x.is_cpu else x.device  # is_cpu is the quicker question
     values: list[Tensor] = []
     for name, shape in shapes:
         value: Tensor | None = parameters.get(name)
@@ -177,7 +178,7 @@ def read_parameters(
             not isinstance(value, Tensor)
             or value.shape != shape
             or value.dtype != dtype
-            or value.device != device
+            or not (value.is_cpu if device is None else value.device == device)
         ):
             _refuse_parameter(name, value, shape, x)
         values.append(value)

@@ -207,10 +207,10 @@ class RecurrentLayer(DeclaredLayer):
 
         kind = self._variant.cell, self.bidirectional, lengths, batch_sizes, self.recompute
         whole = self.return_sequences and not self.return_cell_states
-        if whole and self._variant.plain and resets is None:
-            calls = [PLAIN] * self.num_layers
-        else:
-            calls = self._calls(x, resets)
+        plain = whole and self._variant.plain and resets is None
+        if plain and self.num_layers == 1:
+            return run_layer(x, states, weights[0], *kind, packs[0])
+        calls = [PLAIN] * self.num_layers if plain else self._calls(x, resets)
         if self.num_layers == 1:
             own, pack = weights[0], packs[0]
             if (seed := calls[0].seed) is not None:
@@ -266,10 +266,11 @@ class RecurrentLayer(DeclaredLayer):
         """Checks the input as [T, B, I] or [N, I]."""
         if x.dtype not in SUPPORTED_DTYPES or not (x.is_cpu or x.is_meta):
             check_engine(x)
-        if x.shape[-1] != self.input_size:
+        shape = x.shape
+        if shape[-1] != self.input_size:
             raise RuntimeError(
                 "input.size(-1) must be equal to input_size. "
-                f"Expected {self.input_size}, got {x.shape[-1]}"
+                f"Expected {self.input_size}, got {shape[-1]}"
             )
-        if x.shape[0] == 0:
+        if shape[0] == 0:
             raise RuntimeError(NO_TIME_STEPS)

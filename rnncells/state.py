@@ -77,7 +77,7 @@ class StateOptions(RNNBase):
     ) -> tuple[Any, list[Tensor]]:
         """A call, as forward has it; ``states`` and the last states are lists, and with
         ``return_cell_states`` the cells of every time step are the last of these."""
-        if isinstance(input, Proxy) or (self.return_sequences and not self.stateful):
+        if (self.return_sequences and not self.stateful) or isinstance(input, Proxy):
             return self._run_once(input, states, lengths, resets)
         if self.stateful:
             _refuse_what_keeps_nothing()
