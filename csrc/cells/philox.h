@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "cells/host_device.h"
 
@@ -21,25 +22,34 @@ struct PhiloxBlocks {
 template <int N>
 RNNCELLS_INLINE PhiloxBlocks<N> philox(uint64_t key, uint32_t first, uint32_t second,
                                        uint32_t third, uint32_t fourth) {
-  PhiloxBlocks<N> x;
+  // Side by side, words take 64 bits each, so that a product needs no shuffle; nobody reads their
+  // upper halves.
+  using Word = std::conditional_t<N == 1, uint32_t, uint64_t>;
+  Word word[4][N];
   for (int j = 0; j < N; ++j) {
-    x.word[0][j] = first + static_cast<uint32_t>(j);
-    x.word[1][j] = second;
-    x.word[2][j] = third;
-    x.word[3][j] = fourth;
+    word[0][j] = first + static_cast<uint32_t>(j);
+    word[1][j] = second;
+    word[2][j] = third;
+    word[3][j] = fourth;
   }
   auto low = static_cast<uint32_t>(key), high = static_cast<uint32_t>(key >> 32);
+  // Unrolled, or else it is not vectorised.
+  RNNCELLS_UNROLL
   for (int round = 0; round < 10; ++round) {
     for (int j = 0; j < N; ++j) {
-      const uint64_t a = uint64_t{0xD2511F53u} * x.word[0][j];
-      const uint64_t b = uint64_t{0xCD9E8D57u} * x.word[2][j];
-      x.word[0][j] = static_cast<uint32_t>(b >> 32) ^ x.word[1][j] ^ low;
-      x.word[2][j] = static_cast<uint32_t>(a >> 32) ^ x.word[3][j] ^ high;
-      x.word[1][j] = static_cast<uint32_t>(b);
-      x.word[3][j] = static_cast<uint32_t>(a);
+      const uint64_t a = uint64_t{0xD2511F53u} * static_cast<uint32_t>(word[0][j]);
+      const uint64_t b = uint64_t{0xCD9E8D57u} * static_cast<uint32_t>(word[2][j]);
+      word[0][j] = static_cast<Word>(b >> 32) ^ word[1][j] ^ low;
+      word[2][j] = static_cast<Word>(a >> 32) ^ word[3][j] ^ high;
+      word[1][j] = static_cast<Word>(b);
+      word[3][j] = static_cast<Word>(a);
     }
     low += 0x9E3779B9u;
     high += 0xBB67AE85u;
+  }
+  PhiloxBlocks<N> x;
+  for (int w = 0; w < 4; ++w) {
+    for (int j = 0; j < N; ++j) x.word[w][j] = static_cast<uint32_t>(word[w][j]);
   }
   return x;
 }

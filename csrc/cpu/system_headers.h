@@ -10,6 +10,7 @@
 #include <cstring>
 #include <new>
 #include <optional>
+#include <type_traits>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
