@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from rnncells.autograd import run_layer
 from rnncells.ops import CELLS
-from rnncells.variants import PLAIN, reference_layer
+from rnncells.variants import PLAIN, declare, reference_layer
 
 Run = Callable[..., tuple[Tensor, list[Tensor]]]
 STEPS, BATCH, INPUTS, UNITS, SAMPLES = 4, 3, 2, 5, 6
@@ -37,8 +37,10 @@ class Problem:
         self.x = draw(STEPS, BATCH, INPUTS)
         self.samples = draw(SAMPLES, STEPS, BATCH, INPUTS)
         self.rest = [draw(directions, BATCH, UNITS) for _ in range(self.count)]
-        if cell == "slstm":
-            self.rest[2] = self.rest[2].abs() + 0.5  # a sum of exponentials
+        declared = declare(cell, "")
+        for name in declared.positive:
+            place = declared.states.index(name)
+            self.rest[place] = self.rest[place].abs() + 0.5
         per_unit = CELLS[cell]["per_unit_recurrence"]
         for _ in range(directions):
             recurrent = (rows,) if per_unit else (rows, UNITS)

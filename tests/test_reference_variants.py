@@ -19,13 +19,14 @@ from rnncells.reference import PLAIN, Variant
 
 T, B, I, H = 5, 3, 2, 4
 ALL = reference.CELLS
+VARIED = ("rnn_tanh", "rnn_relu", "lstm", "gru", "mgu", "indrnn")
 
 # Every option of every cell alone, and the pairs that meet in one equation.
 KINDS = [
     *((cell, PLAIN) for cell in ALL),
     *((cell, Variant(layer_norm="gates")) for cell in ("rnn_tanh", "rnn_relu", "lstm", "gru")),
-    *((cell, Variant(layer_norm="preactivation")) for cell in ALL if cell != "slstm"),
-    *((cell, Variant(activation="softsign")) for cell in ALL if cell != "slstm"),
+    *((cell, Variant(layer_norm="preactivation")) for cell in VARIED),
+    *((cell, Variant(activation="softsign")) for cell in VARIED),
     *((cell, Variant(recurrent_activation="hard_sigmoid")) for cell in ("lstm", "gru", "mgu")),
     *((cell, Variant(zoneout=(0.3, 0.0))) for cell in ALL),
     ("lstm", Variant(zoneout=(0.3, 0.2))),
@@ -61,13 +62,14 @@ def draw(
     rows = len(declared.gates) * H
     weights = []
     for _ in range(directions):
-        recurrent = (H,) if cell == "indrnn" else (rows, H)
+        recurrent = (rows,) if declared.per_unit_recurrence else (rows, H)
         weights += [rand(rows, I), rand(*recurrent)]
         weights += [rand(rows), rand(rows)] if bias else []
         weights += [1 + rand(times * H) / 2 for _, times in declared.extras]
     states = [rand(directions, B, H) for _ in declared.states]
-    if cell == "slstm":
-        states[2] = states[2].abs() + 0.5  # a sum of exponentials
+    for name in declared.positive:
+        place = declared.states.index(name)
+        states[place] = states[place].abs() + 0.5
     return rand(steps, B, I), states, weights
 
 
@@ -558,6 +560,16 @@ def test_options_of_no_meaning(options: dict[str, Any], words: str) -> None:
 def test_options_that_a_cell_has_not(cell: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=f"^{words}"):
         reference.declaration(cell, Variant(**options))
+
+
+def test_a_new_cell_has_no_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its step would not look at them."""
+    monkeypatch.setitem(reference.CELLS, "new", reference.CELLS["rnn_tanh"])
+    told = Variant(activation="relu"), Variant(layer_norm="preactivation")
+    for option, variant in zip(("activation", "layer_norm"), told, strict=True):
+        with pytest.raises(ValueError, match=f"^{option}: 'new' has"):
+            reference.declaration("new", variant)
+    assert reference.declaration("new", Variant(zoneout=(0.1, 0.0))).gates == ("h",)
 
 
 def test_a_cell_of_ones_own_brings_its_variant() -> None:

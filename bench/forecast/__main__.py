@@ -6,7 +6,8 @@ cta_ridership_daily.csv and m4_hourly_train.csv.gz, as their publishers give the
 jobs are left out. Results are saved after each row, and rows that were not asked for stay.
 
 ``--timing`` also times an epoch of each recurrent network on our layers and on torch.nn's; with
-``--seeds 0`` it does that alone, and the times stand beside what the record already has.
+``--seeds 0`` it does that alone, and the times stand beside what the record already has; a run
+without it leaves the record's times where they are.
 """
 
 from __future__ import annotations
@@ -95,7 +96,17 @@ def joined(path: Path, rows: list[Row], run: Run) -> list[Row]:
     for key in every.keys() & made.keys():
         if not made[key].scores:
             made[key] = replace(every[key], seconds=made[key].seconds)
+        elif made[key].seconds is None:
+            made[key] = replace(made[key], seconds=every[key].seconds)
     return sorted((every | made).values(), key=lambda row: TABLES.index(row.job))
+
+
+def facts_of(facts: dict[str, Any], path: Path, run: Run) -> dict[str, Any]:
+    """The machine's facts beside those of the record's other half: scores, or times ("timed")."""
+    earlier: dict[str, Any] = json.loads(path.read_text())["machine"] if path.exists() else {}
+    if earlier and not run.seeds:
+        return {**earlier, "timed": {name: facts[name] for name in ("commit", "date")}}
+    return facts if run.timing or "timed" not in earlier else facts | {"timed": earlier["timed"]}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -104,9 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
     facts = start(options.threads)
     run = Run(range(options.seeds), options.epochs, options.timing, options.models)
     path: Path = options.out / f"{NAME}.json"
-    if not run.seeds and path.exists():  # the scores are those of an earlier run
-        scored = json.loads(path.read_text())["machine"]
-        facts = {**scored, "timed": {name: facts[name] for name in ("commit", "date")}}
+    facts = facts_of(facts, path, run)
     rows: list[Row] = []
     for job in ready(options.jobs, options.data):
         for row in JOBS[job](run, options.data):

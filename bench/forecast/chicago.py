@@ -217,10 +217,12 @@ def two_weeks(run: Run, riders: Panel) -> Iterator[Row]:
     yield from lines
     plain = network("simple_rnn", 5, 14, residual=False)
     lstm, known = network("lstm", 5, 14), network("lstm", 5, 14, known=3)
+    gru = network("gru", 5, 14)
     for source, model in (
         (book, book.model("RNN 32, to vector", plain, at_rate(0.02), 35_017)),
         (book, book.model("RNN 32, to sequence", plain, at_rate(0.1), 31_385)),
         (book, book.model("LSTM 32, to sequence", lstm, OURS)),
+        (book, book.model("GRU 32, to sequence", gru, OURS)),
         (data, data.model("LSTM 32, to sequence, all types known", known, OURS)),
     ):
         yield from trained(AHEAD, model, source.score, run, lines[-1])

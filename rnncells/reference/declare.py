@@ -31,6 +31,7 @@ class Cell:
             product.
         positive: states that are sums of positive numbers, and so are drawn above zero by
             :mod:`rnncells.testing`.
+        kinked: its activation has a kink, as ReLU has; :mod:`rnncells.testing` keeps clear of it.
     """
 
     step: Step
@@ -40,6 +41,7 @@ class Cell:
     variant: Variant | None = None
     per_unit_recurrence: bool = False
     positive: tuple[str, ...] = ()
+    kinked: bool = False
 
     def __post_init__(self) -> None:
         named: dict[str, object] = {"gates": self.gates, "states": self.states}
@@ -67,15 +69,20 @@ class Cell:
 
 CELLS: dict[str, Cell] = {
     "rnn_tanh": Cell(steps.rnn_tanh, gates=("h",), states=("h",)),
-    "rnn_relu": Cell(steps.rnn_relu, gates=("h",), states=("h",)),
+    "rnn_relu": Cell(steps.rnn_relu, gates=("h",), states=("h",), kinked=True),
     "lstm": Cell(steps.lstm, gates=("i", "f", "g", "o"), states=("h", "c")),
     "gru": Cell(steps.gru, gates=("r", "z", "n"), states=("h",)),
     "mgu": Cell(steps.mgu, gates=("f", "n"), states=("h",)),
-    "indrnn": Cell(steps.indrnn, gates=("h",), states=("h",), per_unit_recurrence=True),
+    "indrnn": Cell(
+        steps.indrnn, gates=("h",), states=("h",), per_unit_recurrence=True, kinked=True
+    ),
     "slstm": Cell(
         steps.slstm, gates=("i", "f", "z", "o"), states=("h", "c", "n", "m"), positive=("n",)
     ),
 }
+
+# Those whose step asks its Terms for activations and norms; every other cell has its own alone.
+_VARIED = ("rnn_tanh", "rnn_relu", "lstm", "gru", "mgu", "indrnn")
 
 
 def declaration(cell: str | Cell, variant: Variant = PLAIN) -> Cell:
@@ -121,7 +128,7 @@ def _extras(cell: str, gates: int, variant: Variant) -> tuple[tuple[str, int], .
 
 def _problems(cell: str, variant: Variant) -> Iterator[str]:
     """What the cell does not have, and what does not go together, in words."""
-    norm, own = variant.layer_norm, cell == "slstm"
+    norm, own = variant.layer_norm, cell not in _VARIED
     gated = cell in ("lstm", "gru", "mgu")
     two_products = cell == "mgu" or not variant.reset_after
     if variant.activation is not None and own:

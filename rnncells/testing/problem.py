@@ -227,7 +227,7 @@ def make_problem(
             inputs[f"b_hh{suffix}"] = uniform(rows, bound=bound)
         if proj:
             inputs[f"w_hr{suffix}"] = uniform(P, H, bound=bound)
-    if cell in ("rnn_relu", "indrnn") and not kinks:
+    if declared.kinked and not kinks:
         _drive_units(inputs, I, H)
 
     own = cell if isinstance(cell, Cell) else None

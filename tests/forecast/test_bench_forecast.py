@@ -184,6 +184,11 @@ def test_record_is_kept_row_by_row_and_job_by_job(
     for row, before in zip(record["rows"], after, strict=True):
         assert (row["seconds"] is not None) == (row["model"] == "GRU, to sequence")
         assert {**row, "seconds": None} == before.as_dict()
+    # scores alone: the times stay
+    command.main(["--jobs", "course", "--models", "GRU", "--epochs", "1", "--out", str(tmp_path)])
+    again = json.loads((tmp_path / "forecast.json").read_text())
+    assert again["machine"]["timed"] == record["machine"]["timed"]
+    assert [row["seconds"] for row in again["rows"]] == [row["seconds"] for row in record["rows"]]
     with pytest.raises(SystemExit):
         command.main(["--jobs", "course", "--seeds", "0", "--out", str(tmp_path)])
 
