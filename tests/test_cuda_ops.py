@@ -145,7 +145,7 @@ def test_the_choice_of_a_kernel() -> None:
     assert name(90, "float32", 64, cell="lstm_open") == "step"
     force_kernel("cluster")
     assert name(90, "float32", 64) == "cluster"
-    with pytest.raises(RuntimeError, match=r"'cluster' was forced and cannot .*: the weights"):
+    with pytest.raises(RuntimeError, match=r"'cluster' was forced and cannot .*: clusters need"):
         name(80, "float32", 64)
     force_kernel(None)
     assert name(80, "float32", 64) == "resident"
