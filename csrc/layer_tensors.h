@@ -211,6 +211,21 @@ struct LayerTensors {
     return result;
   }
 
+  // Takes the gradients of whole sequences of states away, which stand behind those of the last
+  // states; contiguous. None, or one for each state besides h.
+  std::vector<Tensor> take_series(std::vector<Tensor>& given) const {
+    std::vector<Tensor> series;
+    while (variant.whole_states && static_cast<int>(given.size()) > facts.states) {
+      check(given.back(), "grad_last of a whole sequence", series_sizes());
+      series.insert(series.begin(), as_contiguous(given.back()));
+      given.pop_back();
+    }
+    RNNCELLS_REQUIRE(series.empty() || static_cast<int>(series.size()) == facts.states - 1,
+                     "expected ", facts.states - 1, " gradients of whole sequences, got ",
+                     series.size());
+    return series;
+  }
+
   // The part of a state, or of the reserve, that belongs to one direction.
   int64_t state_offset(int64_t state, int64_t direction) const {
     return direction * size.batch * state_width(state);

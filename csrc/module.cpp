@@ -48,7 +48,6 @@ py::dict cells() {
     facts["unit_parameters"] = engine.facts.unit_parameters;
     facts["per_unit_recurrence"] = engine.facts.per_unit_recurrence;
     facts["units_only"] = engine.facts.units_only;
-    facts["both_engines"] = engine.facts.both_engines;
     facts["open"] = engine.facts.open;
     facts["middle"] = engine.facts.middle;
     all[engine.facts.name] = facts;

@@ -304,15 +304,8 @@ std::vector<Tensor> layer_backward(
       seed, resets);
   layer.check(y, "y", layer.output_sizes());
   layer.check(reserve, "reserve", layer.reserve_sizes());
-  std::vector<Tensor> last = last_gradient, series;
-  for (const int expected = layer.facts.states;
-       layer.variant.whole_states && static_cast<int>(last.size()) > expected; last.pop_back()) {
-    layer.check(last.back(), "grad_last of a whole sequence", layer.series_sizes());
-    series.insert(series.begin(), as_contiguous(last.back()));
-  }
-  RNNCELLS_REQUIRE(series.empty() || static_cast<int>(series.size()) == layer.facts.states - 1,
-                   "expected ", layer.facts.states - 1, " gradients of whole sequences, got ",
-                   series.size());
+  std::vector<Tensor> last = last_gradient;
+  const std::vector<Tensor> series = layer.take_series(last);
   last = layer.checked_states(last, "grad_last");
   std::optional<Tensor> rows = y_gradient;  // with unit stride along its columns
   if (rows.has_value()) {

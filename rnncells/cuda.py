@@ -5,7 +5,8 @@ Four kernels serve a layer: ``resident`` (the recurrent weights in one block, bl
 batch), ``cluster`` and ``grid`` (the weights split over a cluster's blocks, or over the card), all
 three one launch for the whole sequence; and ``step`` (a library's product and a small kernel for
 each time step), which serves everything, and alone what torch.nn does not have: dropout on the
-recurrent product, zoneout, resets, other activations, peepholes, layer norm.
+recurrent product, zoneout, resets, other activations, peepholes, layer norm, the states of every
+step, and the cells of IndRNN and sLSTM.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def kernel_name(
         training: of no account: what is kept for BPTT does not change the choice.
         backward: of BPTT in place of the forward pass.
         device: a CUDA device; the current one where it is None.
-        varied: whether the call has masks, zoneout, resets or layer norm.
+        varied: whether the call has masks, zoneout, resets, layer norm or the states of every step.
 
     Raises:
         RuntimeError: there is no CUDA engine, or no such device; or the kernel that was forced

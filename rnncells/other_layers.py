@@ -144,7 +144,7 @@ class MinimalGatedUnit(CellLayer, OneStateLayer):
     Arguments, shapes, parameters (their gates f, n) and initialisation as ``torch.nn.GRU`` has
     them, beside the options of :class:`CellLayer`. Call it with x [T, B, I] (or [B, T, I], [T, I],
     a PackedSequence) and perhaps h_0 [layers * D, B, H] and ``lengths=``; it returns y [T, B,
-    D * H] and h_n. The products of a step are two, one after the other. On the CPU and on CUDA.
+    D * H] and h_n. The products of a step are two, one after the other.
     See :func:`rnncells.reference.mgu`.
     """
 
@@ -165,7 +165,7 @@ class IndRNN(CellLayer, OneStateLayer):
 
     Arguments and shapes as ``torch.nn.RNN`` has them, beside the options of :class:`CellLayer` and
     ``activation``. Call it with x [T, B, I] (or [B, T, I], [T, I], a PackedSequence) and perhaps
-    h_0 [layers * D, B, H] and ``lengths=``; it returns y [T, B, D * H] and h_n. On the CPU. See
+    h_0 [layers * D, B, H] and ``lengths=``; it returns y [T, B, D * H] and h_n. See
     :func:`rnncells.reference.indrnn`.
     """
 
@@ -196,7 +196,7 @@ class SLSTM(CellLayer, SeveralStatesLayer):
     without a projection, beside the options of :class:`CellLayer` and ``forget_bias``; ``zoneout``
     is on h alone. Call it with x [T, B, I] (or [B, T, I], [T, I], a PackedSequence) and perhaps
     (h_0, c_0, n_0, m_0), each [layers * D, B, H], and ``lengths=``; it returns y [T, B, D * H] and
-    (h_n, c_n, n_n, m_n). On the CPU. See :func:`rnncells.reference.slstm`.
+    (h_n, c_n, n_n, m_n). See :func:`rnncells.reference.slstm`.
     """
 
     cell_name = "slstm"

@@ -240,7 +240,7 @@ class RecurrentLayer(DeclaredLayer):
         calls = [self._variant.call(self.training, seed, resets) for seed in seeds]
         if self.return_cell_states:
             calls[-1] = calls[-1].also("states=all")
-        if not self.return_sequences and x.is_cpu and not is_compiling():
+        if not self.return_sequences and not is_compiling():
             calls[-1] = calls[-1].also("outputs=last")
         return calls
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnncells import reference
 from rnncells.ops import CELLS, layer_backward, layer_forward
 
 T, B, I, H = 5, 7, 3, 9
@@ -92,12 +93,19 @@ def draw(
 
     directions, facts = 2 if bidirectional else 1, CELLS[cell]
     rows, outputs = facts["gates"] * H, proj or H
-    shapes = [(rows, I), (rows, outputs)] + [(rows,)] * (2 * bias) + [(proj, H)] * bool(proj)
+    per_unit = bool(facts["per_unit_recurrence"])
+    recurrent = (rows,) if per_unit else (rows, outputs)
+    shapes = [(rows, I), recurrent] + [(rows,)] * (2 * bias) + [(proj, H)] * bool(proj)
     shapes += [(rows if i < 2 else H,) for i in range(norms)]
-    shapes += [(facts["unit_parameters"] * H,)] * bool(facts["unit_parameters"])
+    shapes += [(facts["unit_parameters"] * H,)] * (bool(facts["unit_parameters"]) and not per_unit)
     weights = [some(*shape) for _ in range(directions) for shape in shapes]
     widths = [outputs] + [H] * (facts["states"] - 1)
     states = [some(directions, B, width) for width in widths]
+    if cell in reference.CELLS:
+        declared = reference.CELLS[cell]
+        for place, name in enumerate(declared.states):
+            if name in declared.positive:
+                states[place] = states[place].abs() + 0.5
     call = Call(some(B, T, I).transpose(0, 1), states, weights, cell, bidirectional)
     if kind == "packed":
         call.batch_sizes = torch.tensor([7, 6, 4, 2, 2])

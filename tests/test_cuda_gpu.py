@@ -112,6 +112,21 @@ def test_projection(dtype: torch.dtype) -> None:
     assert_parity(layer, x, hx, dtype, lengths=LENGTHS)
 
 
+@pytest.mark.parametrize("kind", [rnncells.MinimalGatedUnit, rnncells.IndRNN, rnncells.SLSTM])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+def test_other_cells(kind: Kind, dtype: torch.dtype, lengths: Any) -> None:
+    layer, x, _ = problem(kind, num_layers=2, bidirectional=True, zoneout=0.2)
+    assert_parity(layer.eval(), x, None, dtype, lengths=lengths)
+
+
+@dtypes
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+def test_cell_states(dtype: torch.dtype, lengths: Any) -> None:
+    layer, x, hx = problem(rnncells.LSTM, bidirectional=True, return_cell_states=True)
+    assert_parity(layer, x, hx, dtype, lengths=lengths)
+
+
 @kinds
 @pytest.mark.parametrize("recompute", [False, True])
 def test_stacks(kind: Kind, recompute: bool) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+import rnncells
 from rnncells import cuda
 from rnncells.autograd import run_layer
 from rnncells.cuda import force_kernel, kernel_name
@@ -85,6 +86,35 @@ def test_fake_tensors_flow_with_variants(
         y, last = layer(x, resets=torch.empty(T, B, dtype=torch.bool, device="cuda"))
         assert_shapes([y], [x.new_empty(T, B, 2 * H)])
         assert_shapes(leaves(last), [x.new_empty(2, B, H)] * len(leaves(last)))
+
+
+@needs_engine
+@pytest.mark.parametrize("kind", [rnncells.MinimalGatedUnit, rnncells.IndRNN, rnncells.SLSTM])
+@pytest.mark.parametrize("options", [{}, {"recurrent_dropout": 0.2, "zoneout": 0.1}])
+def test_fake_tensors_flow_through_other_cells(kind: Kind, options: dict[str, Any]) -> None:
+    with FakeTensorMode():
+        layer = kind(I, H, bidirectional=True, device="cuda", **options)
+        x = torch.empty(T, B, I, device="cuda", requires_grad=True)
+        y, last = layer(x, lengths=torch.empty(B, dtype=torch.int64))
+        assert_shapes([y], [x.new_empty(T, B, 2 * H)])
+        assert_shapes(leaves(last), [x.new_empty(2, B, H)] * len(leaves(last)))
+        assert_shapes(pull(y, last), [x, *layer.parameters()])
+
+
+@needs_engine
+@pytest.mark.parametrize("sequences", [True, False])
+def test_fake_tensors_flow_to_the_cell_states(sequences: bool) -> None:
+    """In training and in inference; and beside the last output alone."""
+    with FakeTensorMode():
+        options: dict[str, Any] = {"return_cell_states": True, "return_sequences": sequences}
+        layer = rnncells.LSTM(I, H, bidirectional=True, device="cuda", **options)
+        x = torch.empty(T, B, I, device="cuda", requires_grad=True)
+        rows = (T, B) if sequences else (B,)
+        for alone in (False, True):
+            with torch.set_grad_enabled(not alone):
+                y, last, cells = layer(x)
+            assert_shapes([y, cells], [x.new_empty(*rows, 2 * H), x.new_empty(T, B, 2 * H)])
+            assert_shapes(list(last), [x.new_empty(2, B, H)] * 2)
 
 
 @needs_engine

@@ -22,8 +22,8 @@ constexpr CellList<First..., Second...> joined(CellList<First...>, CellList<Seco
   return {};
 }
 
-// Both engines have these; the CPU's with its lanes over the units, over the batch, or along the
-// depth. A cell here takes no Terms.
+// The CPU engine has these with its lanes over the units, over the batch, or along the depth, and
+// the CUDA engine by all its kernels. A cell here takes no Terms.
 using AllCells = CellList<  //
     RnnTanh,                //
     RnnRelu,                //
@@ -31,18 +31,17 @@ using AllCells = CellList<  //
     Gru,                    //
     Mgu>;
 
-// Those that take Terms: the CPU engine has them with its lanes over the units, which is less to
-// compile, and the CUDA engine by steps.
-using OpenCells = CellList<  //
-    RnnOpen,                 //
-    LstmOpen<false>,         //
-    LstmOpen<true>,          //
-    GruOpen,                 //
-    GruResetBefore,          //
-    LstmNormed,              //
-    GruNormed>;
-
-// The CPU engine alone has these, with its lanes over the units.
-using CpuCells = CellList<IndRnn, Slstm>;
+// The CPU engine has these with its lanes over the units alone, which is less to compile, and the
+// CUDA engine by steps. Open ones take Terms.
+using OtherCells = CellList<  //
+    RnnOpen,                  //
+    LstmOpen<false>,          //
+    LstmOpen<true>,           //
+    GruOpen,                  //
+    GruResetBefore,           //
+    LstmNormed,               //
+    GruNormed,                //
+    IndRnn,                   //
+    Slstm>;
 
 }  // namespace rnncells

@@ -172,7 +172,6 @@ struct CellFacts {
   bool middle;                       // it normalises a row of its own
   bool units_only = true;            // its lanes are over the units, whatever the sizes
   bool per_unit_recurrence = false;  // W_hh [G*H] are its unit parameters: there is no product
-  bool both_engines = false;         // the CUDA engine has it, too
   ActivationChoice activations = usual_activations;  // its own, where it is open
 };
 

@@ -50,28 +50,26 @@ constexpr LayerFunctions<S> functions() {
   return {forward<Cell, S, Any>, backward<Cell, S, Any>, packed_elements<Cell, S>, pack<Cell, S>};
 }
 
-// Plain: whether the lanes may be over other things than the units. Both: whether the CUDA engine
-// has the cell, too.
-template <class Cell, bool Plain, bool Both>
+// Plain: whether the lanes may be over other things than the units.
+template <class Cell, bool Plain>
 constexpr CellEngine entry() {
   constexpr bool Any = Plain && Cell::phases == 1;
   return {{Cell::name, Cell::gates, Cell::states, Cell::phases, reserve_slots<Cell>(),
            !Cell::direct_hidden, Cell::unit_parameters, Cell::open, Cell::middle, !Any,
-           !has_recurrent_product<Cell>(), Both, Cell::own_activations},
+           !has_recurrent_product<Cell>(), Cell::own_activations},
           functions<Cell, float, Any>(),
           functions<Cell, double, Any>(),
           functions<Cell, Float16, Any>(),
           functions<Cell, BFloat16, Any>()};
 }
 
-template <class... Cell, class... Open, class... Cpu>
-CellTable table(CellList<Cell...>, CellList<Open...>, CellList<Cpu...>) {
-  static constexpr CellEngine entries[] = {
-      entry<Cell, true, true>()..., entry<Open, false, true>()..., entry<Cpu, false, false>()...};
-  return {entries, static_cast<int>(sizeof...(Cell) + sizeof...(Open) + sizeof...(Cpu))};
+template <class... Cell, class... Other>
+CellTable table(CellList<Cell...>, CellList<Other...>) {
+  static constexpr CellEngine entries[] = {entry<Cell, true>()..., entry<Other, false>()...};
+  return {entries, static_cast<int>(sizeof...(Cell) + sizeof...(Other))};
 }
 
-CellTable engine() { return table(AllCells(), OpenCells(), CpuCells()); }
+CellTable engine() { return table(AllCells(), OtherCells()); }
 
 }  // namespace RNNCELLS_ISA
 }  // namespace rnncells

@@ -105,7 +105,9 @@ struct Search {
 // Why a layer has no persistent kernel, or null.
 const char* unserved(const DeviceFacts& device, const LayerFacts& layer) {
   const CellTraits& cell = cell_traits(layer.cell);
+  if (cell.per_unit_recurrence) return "the cell has no recurrent product";
   if (layer.varied || cell.open) return "the layer has a variant";
+  if (!is_plain(layer.cell)) return "the cell is served by steps alone";
   if (cell.phases > 1) return "the cell has two products a step";
   if (layer.projected) return "the layer has a projection";
   if (!layer.single && !layer.sixteen_bits) return "float64 is served by steps alone";

@@ -14,8 +14,9 @@ constexpr CellTraits traits_of() {
   for (int p = 0; p < Cell::phases; ++p) {
     const Phase phase = Cell::phase(p);
     recurrent += phase.recurrent.count;
-    separate = separate || phase.input.first != phase.recurrent.first ||
-               phase.input.count != phase.recurrent.count;
+    separate =
+        separate || (phase.recurrent.count > 0 && (phase.input.first != phase.recurrent.first ||
+                                                   phase.input.count != phase.recurrent.count));
   }
   return {Cell::name,
           Cell::gates,
@@ -27,9 +28,11 @@ constexpr CellTraits traits_of() {
           separate,
           !Cell::direct_hidden && Cell::phases == 1,
           Cell::unit_parameters,
+          !has_recurrent_product<Cell>(),
           Cell::open,
           Cell::middle,
-          Cell::phase(Cell::phases - 1).gate_of_share[0]};
+          Cell::phase(Cell::phases - 1).gate_of_share[0],
+          Cell::own_activations};
 }
 
 // The gate of a phase's first recurrent share comes first.
@@ -48,7 +51,7 @@ PhaseTraits phase_at(int place, int phase, CellList<Cell...>) {
   return result;
 }
 
-constexpr auto every_cell() { return joined(AllCells(), OpenCells()); }
+constexpr auto every_cell() { return joined(AllCells(), OtherCells()); }
 
 template <class... Cell>
 const CellTraits* table(int& count, CellList<Cell...>) {
@@ -76,6 +79,8 @@ int cell_place(const char* name) {
   }
   return -1;
 }
+
+bool is_plain(int cell) { return cell < count_of(AllCells()); }
 
 PhaseTraits phase_traits(int cell, int phase) { return phase_at(cell, phase, every_cell()); }
 

@@ -7,7 +7,8 @@
 
 #include <cstdint>
 
-#include "cuda/calls.h"
+#include "cuda/row_calls.h"
+#include "cuda/step_calls.h"
 
 namespace rnncells::gpu {
 
@@ -23,14 +24,19 @@ struct CellTraits {
   bool separate_gradients;  // of the shares that x feeds, and of those that h feeds
   bool projects;
   int unit_parameters;
+  bool per_unit_recurrence;  // W_hh [G*H] are its unit parameters: there is no product
   bool open, middle;
-  int middle_gate;  // whose rows a middle's scale and shift are, unless it has its own
+  int middle_gate;               // whose rows a middle's scale and shift are, unless it has its own
+  ActivationChoice activations;  // its own, where it is open
 };
-// By the place in AllCells, and, behind them, in OpenCells; cell_place gives -1 for a name that is
+// By the place in AllCells, and, behind them, in OtherCells; cell_place gives -1 for a name that is
 // none.
 int cell_count();
 const CellTraits& cell_traits(int cell);
 int cell_place(const char* name);
+// Whether it is one of AllCells. The varied kernels of one step serve the others, whatever a call
+// asks for.
+bool is_plain(int cell);
 
 // The recurrent product of one phase: its gates, and the reserve's slot of what it multiplies; -1
 // for the hidden state.
@@ -54,7 +60,7 @@ template <class T>
 const char* step_forward(int cell, const StepForward<T>& call, Stream stream);
 template <class T>
 const char* step_backward(int cell, const StepBackward<T>& call, Stream stream);
-// The same with a variant, and of open cells.
+// The same with a variant, and of any cell.
 template <class T>
 const char* varied_forward(int cell, const StepForward<T>& call, Stream stream);
 template <class T>

@@ -16,16 +16,18 @@ struct LayerCall {
   Timeline time;
   int64_t rows, inputs, units, outputs;            // N, I, H, P
   Matrix<const T> x;                               // [N, I]; backward: with zeros for the padding
-  Matrix<const T> input_weight, recurrent_weight;  // [G*H, I], [G*H, P]
+  Matrix<const T> input_weight, recurrent_weight;  // [G*H, I], [G*H, P]; or see multiplies()
   Matrix<const T> projection;                      // [P, H]; no data: there is none
   Biases<T> biases;
   const T* initial[most_states];  // [B, P], every other [B, H]; or null for zeros
-  // Of a variant; is_varied also for an open cell that has none.
+  // Of a variant; is_varied also for a cell that has varied kernels alone.
   bool is_varied;
   Varied<T> varied;          // without a mask, which run_forward and run_backward draw
   double recurrent_dropout;  // its rate; 0 without a seed
   RowNorms<T> norms;
 
+  // Whether W_hh h is a product. Else W_hh [G*H] is the cell's unit parameters.
+  bool multiplies() const { return !traits().per_unit_recurrence; }
   bool normed() const { return norms.norm != Norm::none; }
   bool projected() const { return projection.data != nullptr; }
   int64_t width(int state) const { return state == 0 ? outputs : units; }
@@ -44,10 +46,12 @@ struct LayerCall {
 
 template <class T>
 struct LayerForward : LayerCall<T> {
-  T* y;  // [N, P]
+  T* y;  // [N, P]; null: nobody asked
   int64_t y_stride;
-  T* last[most_states];  // [B, P], every other [B, H]
-  T* reserve;            // [N, R*H], one slot more with a projection; null: nothing is kept
+  T* last[most_states];    // [B, P], every other [B, H]
+  T* series[most_states];  // of a varied layer: [N, H], each state besides h after every time step;
+  int64_t series_stride;   // null: nobody asked
+  T* reserve;              // [N, R*H], one slot more with a projection; null: nothing is kept
 };
 
 template <class T>
@@ -58,6 +62,8 @@ struct LayerBackward : LayerCall<T> {
   const T* y_gradient;  // [T, B, P], or [N, P] if packed; null for zeros
   int64_t y_gradient_step_stride, y_gradient_row_stride, y_gradient_column_stride;
   const T* last_gradient[most_states];  // as `last`; or null for zeros
+  const T* series_gradient[most_states];
+  int64_t series_stride;
   // Results; null: nobody asked.
   T* initial_gradient[most_states];
   Compute<T>* x_gradient;                            // [N, I]: this direction's share

@@ -28,6 +28,10 @@ class BackwardSteps {
     step_.y_stride = layer.y_stride;
     step_.reserve = layer.reserve;
     step_.varied = shares.varied;
+    for (int n = 1; n < layer.traits().states; ++n) {
+      step_.series_gradient[n] = layer.series_gradient[n];
+    }
+    step_.series_stride = layer.series_stride;
     if (!layer.projected()) {
       step_.y_gradient = layer.y_gradient;
       step_.y_gradient_step_stride = layer.y_gradient_step_stride;
@@ -52,7 +56,7 @@ class BackwardSteps {
     if (layer.unit_parameter_gradient != nullptr) {
       step_.unit_sums = zeros_by_sequence<T>(library, batch_, unit_columns());
     }
-    by_hidden_ = library.template allocate<C>(batch_ * layer.outputs);
+    if (layer.multiplies()) by_hidden_ = library.template allocate<C>(batch_ * layer.outputs);
   }
 
   void run() {
@@ -74,7 +78,7 @@ class BackwardSteps {
                                layer_.unit_parameter_gradient, library_.stream()));
     }
     normed_.finish();
-    if (step_.varied.changes_operand()) {
+    if (layer_.multiplies() && step_.varied.changes_operand()) {
       check_call(
           leave_first_step(LeaveFirstStep<T>{layer_.time, layer_.outputs, step_.varied, by_hidden_},
                            library_.stream()));
@@ -123,7 +127,9 @@ class BackwardSteps {
     };
     std::vector<T*> gradients(phases);
     std::vector<decltype(back(0, gradients[0]))> products;
-    for (int p = 0; p < phases; ++p) products.push_back(back(p, gradients[p]));
+    for (int p = 0; p < phases && layer_.multiplies(); ++p) {
+      products.push_back(back(p, gradients[p]));
+    }
     const C* arrived = nullptr;
     for (int64_t s = layer_.time.steps - 1; s >= 0; --s) {
       step_.step = layer_.time.reverse ? layer_.time.steps - 1 - s : s;
@@ -133,7 +139,7 @@ class BackwardSteps {
         step_.product = arrived;
         step_.step_gradient = gradients[p];
         check_call(launch_step());
-        products[p]();
+        if (layer_.multiplies()) products[p]();
         arrived = by_hidden_;
       }
     }
@@ -145,7 +151,7 @@ class BackwardSteps {
   const int64_t batch_;
   NormedSteps<T, Library> normed_;
   StepBackward<T> step_{};
-  C* by_hidden_ = nullptr;
+  C* by_hidden_ = nullptr;  // what the last product passed back; null: the cell has none
 };
 
 template <class T, class Library>

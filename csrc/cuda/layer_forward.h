@@ -25,7 +25,9 @@ class ForwardSteps {
     step_.biases = layer.biases;
     step_.reserve = layer.reserve;
     step_.varied = with_mask(library, layer);
-    if (step_.varied.changes_operand()) enter_first_step();
+    for (int n = 1; n < layer.traits().states; ++n) step_.series[n] = layer.series[n];
+    step_.series_stride = layer.series_stride;
+    if (layer.multiplies() && step_.varied.changes_operand()) enter_first_step();
     for (int n = 1; n < layer.traits().states; ++n) {
       step_.state[n] = library.template allocate<C>(batch_ * units);
       check_call(widen_values(WidenValues<T>{layer.initial[n], step_.state[n], batch_ * units},
@@ -59,7 +61,7 @@ class ForwardSteps {
       return library_.product(left, weight.transposed(), sums[p]);
     };
     std::vector<decltype(recurrent(0))> products;
-    for (int p = 0; p < phases; ++p) products.push_back(recurrent(p));
+    for (int p = 0; p < phases && layer_.multiplies(); ++p) products.push_back(recurrent(p));
     if (!layer_.projected()) {
       walk(products, sums, [] {});
     } else {
@@ -103,7 +105,7 @@ class ForwardSteps {
     for (int64_t s = 0; s < layer_.time.steps; ++s) {
       step_.step = layer_.time.reverse ? layer_.time.steps - 1 - s : s;
       for (int p = 0; p < phases; ++p) {
-        products[p]();
+        if (layer_.multiplies()) products[p]();
         step_.phase = p;
         step_.product = sums[p];
         step_.operand = p + 1 < phases ? operand_ : nullptr;

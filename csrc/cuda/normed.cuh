@@ -13,7 +13,7 @@ constexpr int row_threads = 128, row_warps = row_threads / warp_lanes;
 // Layer norm is for cells that know all shares after one product.
 template <class Cell>
 constexpr bool can_be_normed() {
-  return Cell::open && (Cell::phases == 1 || Cell::middle);
+  return Cell::row_statistics && (Cell::phases == 1 || Cell::middle);
 }
 
 // The sum of what each thread of the block brings.

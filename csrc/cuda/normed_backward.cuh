@@ -79,6 +79,7 @@ class NormedAdjoint {
                                  read(Global<const C>(step_.product), own));
       }
       carry[0] = V(number(carry[0]) + arrived);
+      add_series_gradients<Cell>(step_, row_, unit, carry);
       if (step_.varied.zones) part_gradients<Cell>(step_, b_, unit, carry, passed);
     }
     const StepRecord<Cell, T> record(step_, steps_, b_, unit, row_, step_.varied.zones, anew_);

@@ -21,7 +21,7 @@ const char* normed_forward(int cell, const NormedForward<T>& call, Stream stream
       return no_such_kernel;
     }
   };
-  return with_cell(cell - count_of(AllCells()), body, OpenCells());
+  return with_cell(cell - count_of(AllCells()), body, OtherCells());
 }
 template <class T>
 const char* normed_backward(int cell, const NormedBackward<T>& call, Stream stream) {
@@ -34,7 +34,7 @@ const char* normed_backward(int cell, const NormedBackward<T>& call, Stream stre
       return no_such_kernel;
     }
   };
-  return with_cell(cell - count_of(AllCells()), body, OpenCells());
+  return with_cell(cell - count_of(AllCells()), body, OtherCells());
 }
 
 }  // namespace rnncells::gpu

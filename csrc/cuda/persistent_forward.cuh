@@ -124,7 +124,7 @@ class ForwardLoop {
     state_[0] = V(widen(h));
     RNNCELLS_UNROLL
     for (int n = 1; n < Cell::states; ++n) state_[n] = next[n];
-    write(y_, row * call_.y_stride + pair_.column, h);
+    if (call_.y != nullptr) write(y_, row * call_.y_stride + pair_.column, h);
     if (call_.reserve == nullptr) return;
     const int64_t place = row * reserve_slots<Cell>() * units_ + pair_.column;
     RNNCELLS_UNROLL
@@ -138,7 +138,7 @@ class ForwardLoop {
   }
 
   RNNCELLS_DEVICE void pad(int64_t row) {
-    write(y_, row * call_.y_stride + pair_.column, stored<T>(0.0f));
+    if (call_.y != nullptr) write(y_, row * call_.y_stride + pair_.column, stored<T>(0.0f));
     if (call_.reserve == nullptr) return;
     const int64_t place = row * reserve_slots<Cell>() * units_ + pair_.column;
     for (int k = 0; k < reserve_slots<Cell>(); ++k) {

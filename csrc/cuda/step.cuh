@@ -64,6 +64,7 @@ class UnitStates {
     RNNCELLS_UNROLL
     for (int n = 1; n < Cell::states; ++n) {
       write(Global<Compute<T>>(call_.state[n]), own_, number(next[n]));
+      keep_series(n, row, stored<T>(number(next[n])));
     }
     if (!keeps()) return;
     RNNCELLS_UNROLL
@@ -79,7 +80,9 @@ class UnitStates {
     if (projected_) write(Global<T>(call_.computed), own_, zero);
     if (steps_.packed()) return;
     const int64_t row = steps_.row(call_.step, b_);
-    if (!projected_) write(Global<T>(call_.y), row * call_.y_stride + unit_, zero);
+    if (!projected_) keep_output(row, zero);
+    RNNCELLS_UNROLL
+    for (int n = 1; n < Cell::states; ++n) keep_series(n, row, zero);
     for (int64_t k = 0; keeps() && k < slots(); ++k) {
       write(Global<T>(call_.reserve), (row * slots() + k) * call_.units + unit_, zero);
     }
@@ -90,13 +93,21 @@ class UnitStates {
   RNNCELLS_DEVICE int made_slot() const { return reserve_slots<Cell>() + projected_; }
   RNNCELLS_DEVICE int64_t slots() const { return made_slot() + (zones_ ? Cell::states : 0); }
 
+  RNNCELLS_DEVICE void keep_output(int64_t row, T h) const {
+    if (call_.y != nullptr) write(Global<T>(call_.y), row * call_.y_stride + unit_, h);
+  }
+  RNNCELLS_DEVICE void keep_series(int n, int64_t row, T state) const {
+    if (!IsVaried || call_.series[n] == nullptr) return;
+    write(Global<T>(call_.series[n]), row * call_.series_stride + unit_, state);
+  }
+
   RNNCELLS_DEVICE void keep_hidden(int64_t row, T h) const {
     if (projected_) {
       write(Global<T>(call_.computed), own_, h);
       return;
     }
     write(Global<T>(call_.hidden), own_, h);
-    write(Global<T>(call_.y), row * call_.y_stride + unit_, h);
+    keep_output(row, h);
     if (IsVaried && call_.entering != nullptr) {
       write(Global<T>(call_.entering), own_,
             entering_value(call_.varied, steps_, steps_.after(call_.step), b_, own_, h));
@@ -132,7 +143,7 @@ run_step_forward(RNNCELLS_PARAMETER(StepForward<T>) call) {
   }
   const int64_t row = steps.row(call.step, b);
   const Global<const Compute<T>> input(call.input), product(call.product);
-  V share[F::shares], previous[Cell::states], next[Cell::states], save[saved];
+  V share[F::shares], previous[Cell::states], seen[Cell::states], next[Cell::states], save[saved];
   RNNCELLS_UNROLL
   for (int k = 0; k < F::shares; ++k) {
     const int64_t place = F::gate(k) * units + unit;
@@ -144,11 +155,16 @@ run_step_forward(RNNCELLS_PARAMETER(StepForward<T>) call) {
     if (k >= F::recurrent_first) {
       const int64_t gate = F::gate(k) - F::gate(F::recurrent_first);
       sum += read_once(product, (b * F::recurrents + gate) * units + unit);
+    }
+    if (k >= F::recurrent_first || !has_recurrent_product<Cell>()) {
       sum += bias_at<T>(call.biases.recurrent, place, call.biases.recurrent_stride);
     }
     share[k] = V(sum);
   }
   states.read_previous(previous);
+  RNNCELLS_UNROLL
+  for (int n = 0; n < Cell::states; ++n) seen[n] = previous[n];
+  seen[0] = seen_hidden<Cell>(call.varied, own, previous[0]);
   if constexpr (Cell::saved == 0) save[0] = V(0);
   const Global<Compute<T>> between(call.saved);
   if constexpr (P > 0) {
@@ -157,7 +173,7 @@ run_step_forward(RNNCELLS_PARAMETER(StepForward<T>) call) {
     }
   }
   const UnitTerms<Cell, T> terms(call.varied, units, unit);
-  cell_forward<Cell, P>(terms.terms(call.varied), share, previous, next, save);
+  cell_forward<Cell, P>(terms.terms(call.varied), share, seen, next, save);
   if constexpr (!last) {
     for (int k = 0; k < F::phase.saves.end(); ++k) {
       write(between, (b * Cell::saved + k) * units + unit, number(save[k]));
@@ -177,7 +193,7 @@ run_store_outputs(RNNCELLS_PARAMETER(StoreOutputs<T>) call) {
   if (b < 0) return;
   const Steps steps(call.time);
   const bool inside = call.step < steps.length(b);
-  if (!inside && steps.packed()) return;
+  if (!inside && (steps.packed() || call.y == nullptr)) return;
   T h = stored<T>(Compute<T>(0));
   if (inside) {
     h = read(Global<const T>(call.projected), b * call.outputs + column);
@@ -188,6 +204,7 @@ run_store_outputs(RNNCELLS_PARAMETER(StoreOutputs<T>) call) {
             entering_value(call.varied, steps, steps.after(call.step), b, own, h));
     }
   }
+  if (call.y == nullptr) return;
   write(Global<T>(call.y), steps.row(call.step, b) * call.y_stride + column, h);
 }
 

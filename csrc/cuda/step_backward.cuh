@@ -11,7 +11,7 @@ struct StepRecord {
   using V = Value<T>;
   V save[at_least_one<Cell::saved>()], previous[Cell::states], next[Cell::states];
 
-  // `zones`: see Varied; `anew`: the states were zero before the step.
+  // As the cell saw it. `zones`: see Varied; `anew`: the states were zero before the step.
   RNNCELLS_DEVICE StepRecord(const StepBackward<T>& call, const Steps& steps, int64_t b,
                              int64_t unit, int64_t row, bool zones, bool anew) {
     const int64_t units = call.units, own = b * units + unit;
@@ -43,6 +43,7 @@ struct StepRecord {
                     : first ? V(initial_value<T>(call.initial, 0, own))
                             : V(widen(read(y, row_before * call.y_stride + unit)));
     }
+    previous[0] = seen_hidden<Cell>(call.varied, own, previous[0]);
   }
 };
 
@@ -54,6 +55,19 @@ RNNCELLS_DEVICE Compute<T> y_gradient_at(const StepBackward<T>& call, const Step
       steps.place(call.step, b, call.y_gradient_step_stride, call.y_gradient_row_stride);
   return widen(
       read(Global<const T>(call.y_gradient), place + unit * call.y_gradient_column_stride));
+}
+
+// What comes from outside to the states besides h after the step.
+template <class Cell, class T>
+RNNCELLS_DEVICE void add_series_gradients(const StepBackward<T>& call, int64_t row, int64_t unit,
+                                          Value<T>* gradient) {
+  RNNCELLS_UNROLL
+  for (int n = 1; n < Cell::states; ++n) {
+    if (call.series_gradient[n] == nullptr) continue;
+    const Global<const T> series(call.series_gradient[n]);
+    const Compute<T> outside = widen(read(series, row * call.series_stride + unit));
+    gradient[n] = Value<T>(number(gradient[n]) + outside);
+  }
 }
 
 // Writes the gradients of the phase's own shares.
@@ -110,7 +124,8 @@ RNNCELLS_DEVICE void add_unit_sums(const StepBackward<T>& call, int64_t b, int64
 }
 
 // The gradients of the states before the step, but for what goes through its product: the first
-// phase adds what zoneout let pass, and a reset lets nothing through.
+// phase adds what zoneout let pass, and a reset lets nothing through. A cell that multiplies h
+// itself saw it under the mask.
 template <class Cell, class T, int P>
 RNNCELLS_DEVICE void close_states(const StepBackward<T>& call, int64_t own, bool inside, bool anew,
                                   const Compute<T>* passed, Value<T>* carry) {
@@ -121,7 +136,9 @@ RNNCELLS_DEVICE void close_states(const StepBackward<T>& call, int64_t own, bool
     if (call.varied.zones && P > 0) write(Global<Compute<T>>(call.passed[n]), own, added);
     if constexpr (P > 0) continue;
     if (call.varied.zones && !last) added = read(Global<Compute<T>>(call.passed[n]), own);
-    const Compute<T> whole = number(carry[n]) + added;
+    Compute<T> own_share = number(carry[n]);
+    if (n == 0 && inside && !has_recurrent_product<Cell>()) own_share *= mask_at(call.varied, own);
+    const Compute<T> whole = own_share + added;
     carry[n] = inside && anew ? Value<T>(0) : Value<T>(whole);
   }
 }
@@ -143,7 +160,7 @@ run_step_backward(RNNCELLS_PARAMETER(StepBackward<T>) call) {
   Compute<T> arrived =
       call.product == nullptr ? Compute<T>(0) : read(Global<const Compute<T>>(call.product), own);
   if constexpr (IsVaried && last) {
-    if (!call.projected) {
+    if (!call.projected && call.product != nullptr) {
       arrived = leaving_value(call.varied, steps, steps.after(call.step), b, own, arrived);
     }
   } else if constexpr (IsVaried) {
@@ -167,6 +184,7 @@ run_step_backward(RNNCELLS_PARAMETER(StepBackward<T>) call) {
     const StepRecord<Cell, T> record(call, steps, b, unit, row, zones, anew);
     if constexpr (last) {
       carry[0] = V(number(carry[0]) + y_gradient_at(call, steps, b, unit));
+      if (IsVaried) add_series_gradients<Cell>(call, row, unit, carry);
       if (zones) part_gradients<Cell>(call, b, unit, carry, passed);
     } else {
       for (int k = 0; k < F::phase.shares.end(); ++k) {

@@ -41,6 +41,17 @@ RNNCELLS_DEVICE Compute<T> leaving_value(const Varied<T>& varied, const Steps& s
   return gradient * mask_at(varied, place);
 }
 
+// h before a step as the cell sees it: where no product multiplies it, the cell does, and so the
+// mask is on what it sees.
+template <class Cell, class T>
+RNNCELLS_DEVICE Value<T> seen_hidden(const Varied<T>& varied, int64_t place, Value<T> hidden) {
+  if constexpr (has_recurrent_product<Cell>()) {
+    return hidden;
+  } else {
+    return Value<T>(widen(stored<T>(number(hidden) * mask_at(varied, place))));
+  }
+}
+
 // How much of state n stays in step t: 0 or 1, or, where nothing is drawn, what is expected.
 template <class T>
 RNNCELLS_DEVICE Compute<T> staying_part(const Varied<T>& varied, int n, int64_t t, int64_t sequence,
@@ -61,10 +72,10 @@ struct UnitTerms {
   RNNCELLS_DEVICE UnitTerms(const Varied<T>& varied, int64_t units, int64_t unit) {
     RNNCELLS_UNROLL
     for (int k = 0; k < Cell::unit_parameters; ++k) {
-      parameter[k] =
-          varied.unit_parameters == nullptr
-              ? V(0)
-              : V(widen(read(Global<const T>(varied.unit_parameters), k * units + unit)));
+      const int64_t place = k * units + unit;
+      parameter[k] = varied.unit_parameters == nullptr
+                         ? V(0)
+                         : V(widen(read(Global<const T>(varied.unit_parameters), place)));
     }
   }
   RNNCELLS_DEVICE Terms<V> terms(const Varied<T>& varied) const {

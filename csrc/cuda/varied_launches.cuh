@@ -10,7 +10,7 @@ template <class Body>
 const char* with_any_cell(int place, const Body& body) {
   constexpr int plain = count_of(AllCells());
   if (place < plain) return with_cell(place, body, AllCells());
-  return with_cell(place - plain, body, OpenCells());
+  return with_cell(place - plain, body, OtherCells());
 }
 
 template <class T>

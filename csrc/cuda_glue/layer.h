@@ -29,6 +29,8 @@ inline CellFacts facts_of(const gpu::CellTraits& cell) {
   facts.unit_parameters = cell.unit_parameters;
   facts.open = cell.open;
   facts.middle = cell.middle;
+  facts.per_unit_recurrence = cell.per_unit_recurrence;
+  facts.activations = cell.activations;
   return facts;
 }
 
@@ -56,12 +58,16 @@ class DeviceLayer : public LayerTensors {
         cell(cell_of(given.cell)),
         here(x),
         library(x, here.stream()) {
-    RNNCELLS_REQUIRE(!variant.whole_states,
-                     "there is no CUDA kernel yet that gives the states of every step: states=all");
     take_variant(given, said);
     for (const Tensor& weight : weights) library.know(weight);
     for (const Tensor& state : states) library.know(state);
     library.know(x);
+    for (int64_t d = 0; d < directions && facts.unit_parameters > 0; ++d) {
+      per_unit_.push_back(as_contiguous(facts.per_unit_recurrence
+                                            ? weights[d * weights_per_direction() + 1]
+                                            : unit_parameters(d)));
+      library.know(per_unit_.back());
+    }
     if (size.batch > 0) bring_steps(given);
   }
 
@@ -98,7 +104,7 @@ class DeviceLayer : public LayerTensors {
     call.outputs = size.outputs;
     call.x = input;
     call.input_weight = matrix_of<T>(weights[first]);
-    call.recurrent_weight = matrix_of<T>(weights[first + 1]);
+    if (!facts.per_unit_recurrence) call.recurrent_weight = matrix_of<T>(weights[first + 1]);
     if (projected) call.projection = matrix_of<T>(projection_weight(direction));
     if (bias) {
       const Tensor &input_bias = weights[first + 2], &recurrent_bias = weights[first + 3];
@@ -108,7 +114,7 @@ class DeviceLayer : public LayerTensors {
     for (size_t n = 0; n < states.size(); ++n) {
       call.initial[n] = data<T>(states[n]) + state_offset(n, direction);
     }
-    call.is_varied = is_varied();
+    call.is_varied = is_varied() || !gpu::is_plain(cell);
     call.recurrent_dropout = variant.masks() ? variant.recurrent_dropout : 0;
     call.varied = varied<T>(direction);
     call.norms.norm = variant.norm;
@@ -161,11 +167,7 @@ class DeviceLayer : public LayerTensors {
   gpu::Varied<T> varied(int64_t direction) const {
     gpu::Varied<T> varied{};
     varied.activations = variant.activations;
-    if (has_unit_parameters()) {
-      RNNCELLS_REQUIRE(unit_parameters(direction).is_contiguous(),
-                       "the values per unit must be contiguous");
-      varied.unit_parameters = data<T>(unit_parameters(direction));
-    }
+    if (facts.unit_parameters > 0) varied.unit_parameters = data<T>(per_unit_[direction]);
     varied.seed = seed_;
     varied.stream = static_cast<uint32_t>(direction);
     varied.zones = variant.zones();
@@ -216,6 +218,7 @@ class DeviceLayer : public LayerTensors {
     return target;
   }
 
+  std::vector<Tensor> per_unit_;  // each direction's values per unit
   int64_t *lengths_ = nullptr, *offsets_ = nullptr;
   const int64_t* seed_ = nullptr;
 };

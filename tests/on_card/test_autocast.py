@@ -1,0 +1,1 @@
+from tests.test_autocast import *  # noqa: F403

@@ -1,0 +1,1 @@
+from tests.test_convert import *  # noqa: F403

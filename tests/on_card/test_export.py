@@ -1,0 +1,1 @@
+from tests.test_export import *  # noqa: F403

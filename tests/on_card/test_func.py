@@ -1,0 +1,1 @@
+from tests.test_func import *  # noqa: F403

@@ -1,0 +1,1 @@
+from tests.test_gradcheck import *  # noqa: F403

@@ -1,0 +1,1 @@
+from tests.test_initial import *  # noqa: F403

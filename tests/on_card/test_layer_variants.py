@@ -1,0 +1,1 @@
+from tests.test_layer_variants import *  # noqa: F403

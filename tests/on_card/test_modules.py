@@ -1,0 +1,1 @@
+from tests.test_modules import *  # noqa: F403

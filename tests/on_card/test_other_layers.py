@@ -1,0 +1,1 @@
+from tests.test_other_layers import *  # noqa: F403

@@ -1,0 +1,1 @@
+from tests.test_packed import *  # noqa: F403

@@ -1,0 +1,1 @@
+from tests.test_state import *  # noqa: F403

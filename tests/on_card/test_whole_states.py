@@ -1,0 +1,1 @@
+from tests.test_whole_states import *  # noqa: F403
