@@ -88,7 +88,7 @@ KINDS: dict[str, dict[str, Any]] = {
         if not facts["open"] and (facts["projects"] or "proj" not in options)
     ],
 )
-@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("bidirectional", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_opcheck_of_every_kind(cell: str, kind: str, bidirectional: bool) -> None:
     problem = make_problem(cell, 4, 3, 2, 5, bidirectional=bidirectional, **KINDS[kind])
     arguments = forward_arguments(problem, torch.float64, requires_grad=True)
