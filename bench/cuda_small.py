@@ -1,21 +1,24 @@
 """Runs each CUDA kernel once, small: for compute-sanitizer, and with ``--graph`` for CUDA graphs.
 
 ``python -m bench.cuda_small`` forces each kernel in turn and runs each cell and dtype forward and
-backward, with and without lengths, against torch.nn in float64 on the CPU. With ``--graph`` it
+backward, with and without lengths, against torch.nn in float64 on the CPU; then the variants, in
+float32 and evaluation, against our CPU engine in float64. With ``--graph`` it
 captures that training step, and inference, in CUDA graphs, and their replays on other data must
 have the bits of a step that was not captured. Exits with 1 where one differs or fails, and with 2
 where there is no CUDA device or no engine.
 """
 
 import argparse
+import copy
 from collections.abc import Callable, Iterator
-from itertools import product
+from itertools import chain, product
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+import rnncells
 from bench.cpu import ENGINE_NAMES
 from bench.cuda_device import KERNELS, Device, tf32
 from bench.cuda_grid import DTYPES
@@ -23,6 +26,18 @@ from bench.cuda_run import LIMITS, farthest
 from bench.layers import CELLS, Shape, gradients_of, make_data, make_pair
 
 SHAPE = Shape(T=5, B=3, I=4, H=20)
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "zoneout": ("LSTM", {"zoneout": (0.1, 0.2)}),
+    "projection": ("LSTM", {"proj_size": 6}),
+    "peepholes and cell states": ("LSTM", {"peephole": True, "return_cell_states": True}),
+    "coupled gates": ("LSTM", {"coupled": True, "activation": "silu"}),
+    "layer norm of gates": ("LSTM", {"layer_norm": "gates"}),
+    "layer norm of sums": ("GRU", {"layer_norm": "preactivation"}),
+    "reset before": ("GRU", {"reset_after": False}),
+    "minimal gated unit": ("MinimalGatedUnit", {"zoneout": 0.1}),
+    "IndRNN": ("IndRNN", {}),
+    "sLSTM": ("SLSTM", {}),
+}
 LENGTHS = (3, 5, 1)
 CLUSTERS_FROM = 9  # compute capability
 
@@ -40,8 +55,8 @@ class Problem(NamedTuple):
         for one in (self.x, *self.layer.parameters()):
             one.grad = None
         given = {} if self.lengths is None else {"lengths": self.lengths}
-        y, _ = self.layer(self.x, **given)
-        y.backward(self.dy)
+        y, _, *cells = self.layer(self.x, **given)
+        torch.autograd.backward([y, *cells], [self.dy, *map(torch.ones_like, cells)])
         assert self.x.grad is not None
         return {"y": y.detach(), "x": self.x.grad} | gradients_of(self.layer)
 
@@ -77,6 +92,22 @@ def make_problem(
     lengths = torch.tensor(LENGTHS, device=device) if ragged else None
     x = x.to(device).requires_grad_()
     return Problem(ours.to(device), x, dy.to(device), lengths), expected
+
+
+def make_varied(name: str, ragged: bool, device: str) -> tuple[Problem, dict[str, Tensor]]:
+    """Return a variant's problem, and what our CPU engine makes of it in float64."""
+    torch.manual_seed(0)
+    kind, options = VARIANTS[name]
+    layer = getattr(rnncells, kind)(SHAPE.I, SHAPE.H, bidirectional=True, **options).eval()
+    x = torch.randn(SHAPE.T, SHAPE.B, SHAPE.I)
+    dy = torch.randn(SHAPE.T, SHAPE.B, 2 * layer._state_widths[0])
+    lengths = torch.tensor(LENGTHS) if ragged else None
+    wide = copy.deepcopy(layer).double()
+    expected = Problem(wide, x.double().requires_grad_(), dy.double(), lengths).step()
+    lengths = None if lengths is None else lengths.to(device)
+    return Problem(
+        layer.to(device), x.to(device).requires_grad_(), dy.to(device), lengths
+    ), expected
 
 
 def check(problem: Problem, expected: dict[str, Tensor], dtype: str) -> str | None:
@@ -144,6 +175,21 @@ def run(device: Device, examine: Callable[..., str | None]) -> Iterator[tuple[st
             device.force(None)
 
 
+def run_variants(
+    device: Device, examine: Callable[..., str | None]
+) -> Iterator[tuple[str, str | None]]:
+    """The same of every variant, by the kernel that serves it."""
+    for name, ragged in product(VARIANTS, (False, True)):
+        told = " ".join([name, *(["with lengths"] if ragged else [])])
+        try:
+            with tf32(False):
+                yield told, examine(*make_varied(name, ragged, device.name), "float32")
+        except Exception as error:  # each variant is tried
+            yield told, f"{type(error).__name__}: {error}"
+            if not device.recovers():
+                return
+
+
 def main() -> None:
     """Run everything; say what is wrong, and how many were run."""
     parser = argparse.ArgumentParser(prog="python -m bench.cuda_small", description=__doc__)
@@ -151,7 +197,8 @@ def main() -> None:
     parser.add_argument("--graph", action="store_true", help="capture and replay CUDA graphs")
     examine: Any = check_graph if parser.parse_args().graph else check
     found = []
-    for name, wrong in run(Device(), examine):
+    device = Device()
+    for name, wrong in chain(run(device, examine), run_variants(device, examine)):
         print(f"{name}: {wrong or 'good'}", flush=True)
         found.append(wrong)
     bad = sum(wrong is not None for wrong in found)

@@ -15,6 +15,6 @@ constexpr const char* schemas[] = {
     "str variant='', Tensor? seed=None, Tensor? resets=None) "
     "-> Tensor[]",
     "layer_pack(Tensor[] weights, str cell, bool bidirectional) -> Tensor",
-    "layer_draw(Tensor seed, int purpose, int stream, int[] sizes, float rate) -> Tensor"};
+    "layer_draw(Tensor seed, int purpose, int stream, SymInt[] sizes, float rate) -> Tensor"};
 
 }  // namespace rnncells

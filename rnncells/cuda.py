@@ -4,9 +4,9 @@ force one.
 Four kernels serve a layer: ``resident`` (the recurrent weights in one block, blocks split the
 batch), ``cluster`` and ``grid`` (the weights split over a cluster's blocks, or over the card), all
 three one launch for the whole sequence; and ``step`` (a library's product and a small kernel for
-each time step), which serves everything, and alone what torch.nn does not have: dropout on the
-recurrent product, zoneout, resets, other activations, peepholes, layer norm, the states of every
-step, and the cells of IndRNN and sLSTM.
+each time step), which serves everything, and alone float64, a projection, and what torch.nn does
+not have: dropout on the recurrent product, zoneout, resets, other activations, peepholes, layer
+norm, the states of every step, and the minimal gated unit, IndRNN and sLSTM.
 """
 
 from __future__ import annotations

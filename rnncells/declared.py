@@ -14,7 +14,7 @@ from rnncells import _C
 from rnncells.checks import Shapes, autocast_dtype, check_layer_options, lower, read_parameters
 from rnncells.frozen import Frozen, freeze
 from rnncells.layer_variant import find_variant
-from rnncells.options import DEFAULTS, LayerOptions, described, read_options
+from rnncells.options import DEFAULTS, SHAPING, LayerOptions, described, read_options
 from rnncells.parameters import direction_shapes, initialise
 from rnncells.state import UNSTREAMED, StateOptions
 from rnncells.streaming import make_plan
@@ -81,11 +81,7 @@ class DeclaredLayer(StateOptions):
             proj_size,
             stacklevel=3,
         )
-        values = read_options(type(self).__name__, cell, bias, options)
-        if proj_size and values["zoneout"] not in (0.0, (0.0, 0.0)):
-            raise ValueError("zoneout= and proj_size= exclude each other")
-        if proj_size and values["layer_norm"] is not None:
-            raise ValueError("layer_norm= and proj_size= exclude each other")
+        values = read_options(type(self).__name__, cell, bias, proj_size > 0, options)
         self.mode = mode
         self.input_size = input_size
         self.hidden_size = hidden_size
@@ -148,9 +144,16 @@ class DeclaredLayer(StateOptions):
     _replicate_for_data_parallel = Module._replicate_for_data_parallel
 
     def __setattr__(self, attr: str, value: Any) -> None:
-        Module.__setattr__(self, attr, value)
-        if attr in DEFAULTS and "_plan" in self.__dict__:
-            self._declare_parameters()
+        if attr not in DEFAULTS or "_plan" not in self.__dict__:
+            Module.__setattr__(self, attr, value)
+            return
+        given: Any = {name: getattr(self, name) for name in DEFAULTS} | {attr: value}
+        projected, mine = self.proj_size > 0, type(self).__name__
+        values = read_options(mine, self._cell, self.bias, projected, given)
+        if attr in SHAPING and values[attr] != getattr(self, attr):
+            raise ValueError(f"{attr}: a layer's parameters depend on it; make a new layer")
+        Module.__setattr__(self, attr, values[attr])
+        self._declare_parameters()
 
     @property
     def _flat_weights(self) -> list[Tensor | None]:

@@ -10,6 +10,7 @@ here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 import torch
@@ -36,9 +37,10 @@ def from_keras(
 
     ``return_sequences``, ``go_backwards``, ``stateful``, ``reset_after``, the activations and the
     two dropouts (``dropout`` is our ``input_dropout``) are taken over; the result is
-    ``batch_first``, as Keras's layers are. Masks come of torch's generator, not Keras's. Called
-    with x [B, T, I] it returns, as all of ours do, the outputs and the last states:
-    ``from_keras(layer)(x)[0]`` is Keras's ``layer(x)``.
+    ``batch_first``, as Keras's layers are. Masks come of torch's generator, not Keras's, and are
+    one for all gates, where Keras's LSTM and GRU draw one for each. Called with x [B, T, I] it
+    returns, as all of ours do, the outputs and the last states: ``from_keras(layer)(x)[0]`` is
+    Keras's ``layer(x)``.
 
     Args:
         layer: a built ``keras.layers.SimpleRNN``, ``LSTM`` or ``GRU``, or a ``Bidirectional`` of
@@ -163,6 +165,8 @@ def _directions(layer: RecurrentLayer) -> Iterator[list[Tensor]]:
     """The parameters of each layer and direction: w_ih, w_hh and, with a bias, b_ih, b_hh."""
     if not isinstance(layer, RecurrentLayer):
         raise TypeError(f"layer: expected one of rnncells' layers, got {type(layer).__name__}")
+    if layer._cell not in ("rnn_tanh", "rnn_relu", "lstm", "gru"):
+        raise NotImplementedError(f"layer: Keras has no {type(layer).__name__}")
     if layer.proj_size:
         raise NotImplementedError("layer: Keras has no LSTM with a projection (proj_size)")
     for name in ("peephole", "coupled", "layer_norm"):
@@ -227,7 +231,8 @@ def _read_one(layer: Any) -> tuple[str, dict[str, Any]]:
         )
     config: Mapping[str, Any] = layer.get_config()
     for name in ("activation", "recurrent_activation"):
-        if name in config and config[name] not in _ACTIVATIONS:
+        value = config.get(name)
+        if not isinstance(value, (str, NoneType)) or value not in _ACTIVATIONS:
             known = ", ".join(map(str, _ACTIVATIONS))
             raise NotImplementedError(f"{name}: expected one of {known}; got {config[name]!r}")
     return kind, {name: config[name] for name in _KEPT if name in config}

@@ -47,11 +47,11 @@ hidden one after every time step, [T, B, D * H] or [N, D * H]; with ``outputs=la
 ``save`` y is working space, [min(T, 2), B, D * P].
 
 float32, float64, float16 and bfloat16, on the CPU and, where the CUDA engine was built, on CUDA.
-There nothing waits for the device, and all works in a CUDA graph; the reserve has a row for each
-row of x always, and with ``recompute`` nothing in it: [D, T, B, 0] or [D, N, 0], and BPTT runs the
-whole forward pass once more; layer_pack packs nothing, [D, 0], since the kernels pack the weights
-on the chip in every call, and ``packed`` is ignored. Errors are RuntimeErrors that name the
-argument.
+There nothing of either operator waits for the device, and both work in a CUDA graph; the reserve
+has a row for each row of x always, and with ``recompute`` nothing in it: [D, T, B, 0] or [D, N, 0],
+and BPTT runs the whole forward pass once more; layer_pack packs nothing, [D, 0], since the kernels
+pack the weights on the chip in every call, and ``packed`` is ignored. Errors are RuntimeErrors that
+name the argument.
 """
 
 from __future__ import annotations
@@ -236,7 +236,8 @@ def _forward_gradient(
     arguments = x, states, weights, lengths, batch_sizes
     if not ctx.kept:
         save, tidy = True, True
-        _, _, reserve = layer_forward(
+        # y too: with outputs=last what there is of it is working space.
+        y, _, reserve = layer_forward(
             *arguments,
             ctx.cell,
             ctx.bidirectional,
@@ -246,6 +247,8 @@ def _forward_gradient(
             ctx.recompute,
             **varied,
         )
+        if variants.read(ctx.variant).last_only:
+            grad_y = None
     need_x, need_states, need_weights, *_ = ctx.needs_input_grad
     needs = [need_x, *_flags(need_states, states), *_flags(need_weights, weights)]
     saved = *arguments, y, reserve, ctx.cell, ctx.bidirectional

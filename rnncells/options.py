@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, TypedDict
 
 from rnncells.parameters import INITS
@@ -30,7 +31,8 @@ class LayerOptions(TypedDict, total=False):
     recurrent_dropout: the probability, in training, of a unit of the hidden state to be dropped
         where it enters the recurrent product, with one mask a sequence and direction for all time
         steps (Gal and Ghahramani 2016, "A theoretically grounded application of dropout in
-        recurrent neural networks", (7); one mask for all gates, as Keras has it).
+        recurrent neural networks", (7)). The gates share the mask; Keras draws one for each gate of
+        an LSTM or GRU, and so for ``input_dropout``.
     input_dropout: the same of a feature of the layer's input, of each layer of a stack.
     weight_dropout: of an entry of ``weight_hh``, with one mask a call (DropConnect: Merity, Keskar
         and Socher 2018, "Regularizing and optimizing LSTM language models", section 3).
@@ -100,14 +102,20 @@ DEFAULTS: LayerOptions = {
 _NORMED = ("rnn_tanh", "rnn_relu", "lstm", "gru")
 _OPEN = {"activation": (*_NORMED, "indrnn"), "recurrent_activation": ("lstm", "gru")}
 
+# The options that decide which parameters there are.
+SHAPING = ("layer_norm", "peephole", "coupled")
+
 _FLAGS = tuple(name for name, value in DEFAULTS.items() if isinstance(value, bool))
 
 
-def read_options(layer: str, cell: str, bias: object, given: Mapping[str, Any]) -> dict[str, Any]:
+def read_options(
+    layer: str, cell: str, bias: object, projected: bool, given: Mapping[str, Any]
+) -> dict[str, Any]:
     """Every option's value, checked.
 
     Args:
-        layer, cell, bias: the layer's class and cell by name, and whether it has biases.
+        layer, cell, bias, projected: the layer's class and cell by name, and whether it has biases
+            and a projection.
         given: the options as its constructor got them.
 
     Raises:
@@ -123,7 +131,7 @@ def read_options(layer: str, cell: str, bias: object, given: Mapping[str, Any]) 
     for name in _FLAGS:
         if not isinstance(options[name], bool):
             raise TypeError(f"{name} should be of type bool, got: {type(options[name]).__name__}")
-    if options["init"] not in INITS:
+    if not isinstance(options["init"], str) or options["init"] not in INITS:
         known = ", ".join(map(repr, INITS))
         raise ValueError(f"init: expected one of {known}; got {options['init']!r}")
     if cell == "indrnn" and options["init"] != "torch":
@@ -133,6 +141,10 @@ def read_options(layer: str, cell: str, bias: object, given: Mapping[str, Any]) 
         options[name] = _rate(name, options[name])
     options["zoneout"] = _zoneout(options["zoneout"], cell)
     _check_variant(options, layer, cell)
+    if projected and options["zoneout"] not in (0.0, (0.0, 0.0)):
+        raise ValueError("zoneout= and proj_size= exclude each other")
+    if projected and options["layer_norm"] is not None:
+        raise ValueError("layer_norm= and proj_size= exclude each other")
     return options
 
 
@@ -156,7 +168,7 @@ def _zoneout(value: object, cell: str) -> float | tuple[float, float]:
 def _check_variant(options: Mapping[str, Any], layer: str, cell: str) -> None:
     for name in ("activation", "recurrent_activation"):
         value = options[name]
-        if value is not None and value not in ACTIVATIONS:
+        if value is not None and not (isinstance(value, str) and value in ACTIVATIONS):
             known = ", ".join(map(repr, ACTIVATIONS))
             raise ValueError(f"{name}: expected None or one of {known}; got {value!r}")
     if options["recurrent_activation"] is not None and len(CELLS[cell].gates) == 1:
@@ -188,6 +200,8 @@ def _check_forget_bias(value: object, layer: str, cell: str, bias: object) -> No
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"forget_bias: expected a number, got {type(value).__name__}")
+    if not isfinite(value):
+        raise ValueError(f"forget_bias: expected a finite number, got {value!r}")
     if cell not in ("lstm", "slstm"):
         raise ValueError(f"forget_bias: only an LSTM has a forget gate, not {layer}")
     if not bias:

@@ -91,6 +91,7 @@ class StateOptions(RNNBase):
         if not self.return_sequences:
             y = last[0][-2 if self.bidirectional else -1 :]  # of the last layer
             y = y.flatten() if y.dim() == 2 else y.transpose(0, 1).flatten(1)
+            y = y if self.bidirectional else y.clone()  # apart from h_n, as two directions' are
         return y, last
 
     def _carried_on(self, carried: list[Tensor], input: Any) -> list[Tensor] | None:
@@ -142,7 +143,8 @@ def turned(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 def turned_rows(x: Tensor, batch_sizes: Tensor) -> Tensor:
     """The same for packed rows ``x`` [N, I], of which ``batch_sizes`` [T] belong to each step."""
-    inside = torch.arange(int(batch_sizes[0])) < batch_sizes.unsqueeze(1)  # [T, B]
+    sequences = torch.arange(int(batch_sizes[0]), device=batch_sizes.device)
+    inside = sequences < batch_sizes.unsqueeze(1)  # [T, B]
     t, b = inside.nonzero(as_tuple=True)
     first = batch_sizes.cumsum(0) - batch_sizes  # each step's first row
     return x[(first[inside.sum(0)[b] - 1 - t] + b).to(x.device)]

@@ -251,3 +251,25 @@ def test_the_small_set_runs_every_kernel_and_reports_each_failure() -> None:
     for name, wrong in found.items():
         assert wrong == ("RuntimeError: no barrier" if name.startswith("grid") else None)
     assert device.forced[-1] is None
+
+
+@pytest.mark.parametrize("name", cuda_small.VARIANTS)
+@pytest.mark.parametrize("ragged", [False, True])
+def test_the_small_set_sees_a_wrong_variant(name: str, ragged: bool) -> None:
+    problem, expected = cuda_small.make_varied(name, ragged, "cpu")
+    assert cuda_small.check(problem, expected, "float32") is None
+    with torch.no_grad():
+        problem.dy.mul_(1.5)
+    assert "is off by" in (cuda_small.check(problem, expected, "float32") or "")
+
+
+def test_the_small_set_runs_every_variant_and_reports_each_failure() -> None:
+    def examine(problem: Any, expected: Any, dtype: str) -> str | None:
+        if problem.lengths is None:
+            raise RuntimeError("no barrier")
+        return None
+
+    found = dict(cuda_small.run_variants(FakeDevice(), examine))
+    assert len(found) == 2 * len(cuda_small.VARIANTS)
+    for name, wrong in found.items():
+        assert wrong == (None if name.endswith("lengths") else "RuntimeError: no barrier")

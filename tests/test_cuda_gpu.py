@@ -216,6 +216,48 @@ def test_graphs(kind: Kind, kernel: str | None) -> None:
     assert torch.equal(y, layer(x)[0])
 
 
+VARIANTS: list[tuple[Kind, dict[str, Any]]] = [
+    (rnncells.LSTM, {"recurrent_dropout": 0.3, "input_dropout": 0.2, "zoneout": (0.1, 0.2)}),
+    (rnncells.LSTM, {"layer_norm": "gates", "weight_dropout": 0.2}),
+    (rnncells.LSTM, {"peephole": True, "activation": "silu", "return_cell_states": True}),
+    (rnncells.GRU, {"layer_norm": "preactivation", "recurrent_dropout": 0.3}),
+    (rnncells.GRU, {"reset_after": False, "return_sequences": False}),
+    (rnncells.MinimalGatedUnit, {"zoneout": 0.2}),
+    (rnncells.IndRNN, {"recurrent_dropout": 0.3}),
+    (rnncells.SLSTM, {"zoneout": 0.2}),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), VARIANTS)
+def test_variants(kind: Kind, options: dict[str, Any]) -> None:
+    """In evaluation, against the CPU: the generators of the two draw other seeds."""
+    layer, x, _ = problem(kind, bidirectional=True, **options)
+    assert_parity(layer.eval(), x, None, torch.float32, lengths=LENGTHS)
+
+
+@pytest.mark.parametrize(("kind", "options"), VARIANTS)
+def test_graphs_of_variants(kind: Kind, options: dict[str, Any]) -> None:
+    """A replay draws the masks that the plain call draws of the same generator's state."""
+    layer = kind(I, H, bidirectional=True, **options).cuda()
+    x = torch.randn(T, B, I, device="cuda", requires_grad=True)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            trained(layer, x)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = trained(layer, x)
+    x.data.copy_(torch.randn(T, B, I))
+    torch.cuda.manual_seed(5)
+    graph.replay()
+    found = [value.clone() for value in captured]
+    torch.cuda.manual_seed(5)
+    for ours, right in zip(found, trained(layer, x), strict=True):
+        assert torch.equal(ours, right)
+
+
 @kinds
 def test_autocast(kind: Kind) -> None:
     layer = kind(I, H).cuda()

@@ -172,6 +172,7 @@ def test_what_our_layers_do_not_have(keras: Any) -> None:
     for options, words in (
         ({"activation": "elu"}, "activation: expected one of tanh, relu, .* got 'elu'"),
         ({"recurrent_activation": "selu"}, "recurrent_activation: expected one of .* got 'selu'"),
+        ({"activation": make.LeakyReLU()}, "activation: expected one of tanh, relu"),
     ):
         with pytest.raises(NotImplementedError, match=f"^{words}"):
             from_keras(make.GRU(H, **options))
@@ -252,6 +253,9 @@ def test_weights_that_do_not_fit() -> None:
         assert torch.equal(a, b)
     with pytest.raises(NotImplementedError, match=r"^layer: Keras has no LSTM with a projection"):
         to_keras_weights(rnncells.LSTM(I, H, proj_size=2))
+    for kind in ("MinimalGatedUnit", "IndRNN", "SLSTM"):
+        with pytest.raises(NotImplementedError, match=f"^layer: Keras has no {kind}"):
+            load_keras_weights(getattr(rnncells, kind)(I, H), good)
     with pytest.raises(TypeError, match=r"^layer: expected one of rnncells' layers, got LSTM"):
         to_keras_weights(torch.nn.LSTM(I, H))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^layer: expected a keras.layers.SimpleRNN.* got LSTM"):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import rnncells
@@ -238,26 +238,6 @@ def test_vmap_of_zoneout(kind: Layer) -> None:
         torch.testing.assert_close(y, torch.stack([layer(one)[0] for one in x]))
 
 
-def test_every_cell_variant_direction_and_length() -> None:
-    """Gradients reach every parameter and x, nothing is NaN, over the full product."""
-    extra: dict[str, list[dict[str, Any]]] = {
-        "LSTM": [{"peephole": True}, {"coupled": True}],
-        "GRU": [{"reset_after": False}],
-    }
-    for kind in KINDS:
-        variants = [*ROUND.values(), *extra.get(kind.__name__, [])]
-        for options, both, uneven, recompute in itertools.product(
-            variants, (False, True), (False, True), (False, True)
-        ):
-            layer: Any = kind(3, 5, 2, bidirectional=both, recompute=recompute, **options)
-            x = torch.randn(5, 3, 3, requires_grad=True)
-            lengths = [5, 2, 3] if uneven else None
-            y, _ = layer(x, lengths=lengths, resets=torch.rand(5, 3) < 0.3)
-            y.square().sum().backward()
-            grads = [p.grad for p in (x, *layer.parameters())]
-            assert all(g is not None and g.isfinite().all() for g in grads), (kind, options)
-
-
 @pytest.mark.parametrize(
     ("kind", "options", "error", "told"),
     [
@@ -283,6 +263,60 @@ def test_every_cell_variant_direction_and_length() -> None:
 def test_bad_options(kind: str, options: dict[str, Any], error: type, told: str) -> None:
     with pytest.raises(error, match=told):
         getattr(rnncells, kind)(3, 5, **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "told"),
+    [
+        ("GRU", "input_dropout", 1.0, "input_dropout: expected a probability"),
+        ("LSTM", "zoneout", 2.0, "zoneout: expected a probability"),
+        ("SLSTM", "return_cell_states", True, "return_cell_states: only for an LSTM, not SLSTM"),
+        ("MinimalGatedUnit", "activation", "relu", "MinimalGatedUnit has its own and no other"),
+        ("GRU", "forget_bias", 3.0, "only an LSTM has a forget gate, not GRU"),
+        ("LSTM", "forget_bias", float("nan"), "forget_bias: expected a finite number"),
+        ("LSTM", "init", "zz", "init: expected one of"),
+        ("LSTM", "peephole", True, "peephole: a layer's parameters depend on it"),
+        ("GRU", "layer_norm", "gates", "layer_norm: a layer's parameters depend on it"),
+    ],
+)
+def test_bad_options_afterwards(kind: str, name: str, value: Any, told: str) -> None:
+    """The layer stays as it was."""
+    layer = getattr(rnncells, kind)(3, 5)
+    before = repr(layer)
+    with pytest.raises(ValueError, match=told):
+        setattr(layer, name, value)
+    assert repr(layer) == repr(copy.deepcopy(layer)) == before
+    layer(torch.randn(4, 2, 3))
+
+
+def test_good_options_afterwards() -> None:
+    layer = rnncells.LSTM(3, 5)
+    layer.zoneout, layer.peephole, layer.activation = [0.1, 0.2], False, "silu"  # type: ignore[assignment]
+    assert layer.zoneout == (0.1, 0.2)
+    x = torch.randn(4, 2, 3)
+    torch.testing.assert_close(outputs(layer.eval()(x)), specified(layer, x))
+
+
+def test_one_graph_for_every_batch() -> None:
+    """Input dropout does not bind a compiled or exported layer to the batch that it saw."""
+    rates: dict[str, Any] = RATES
+    layer = rnncells.GRU(3, 5, **rates)
+    counter = CompileCounterWithBackend("aot_eager")
+    fast = torch.compile(layer, fullgraph=True, backend=counter)
+    for batch in range(2, 7):
+        fast(torch.randn(4, batch, 3))
+    assert counter.frame_count <= 2
+    shapes = {"input": {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}}
+    program = torch.export.export(layer, (torch.randn(4, 3, 3),), dynamic_shapes=shapes)
+    assert program.module()(torch.randn(6, 8, 3))[0].shape == (6, 8, 5)
+
+
+def test_the_hard_sigmoid_ends_flat() -> None:
+    """At 3 and -3, where the kernels' slope is torch's."""
+    x = torch.tensor([-3.0, 0.0, 3.0], dtype=torch.float64, requires_grad=True)
+    y = reference.ACTIVATIONS["hard_sigmoid"](x)
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(slope, torch.tensor([0.0, 1 / 6, 0.0], dtype=torch.float64))
 
 
 @pytest.mark.parametrize(

@@ -413,6 +413,20 @@ def test_jit_trace(ours: Layer, theirs: Layer) -> None:
         assert torch.equal(a, b), name
 
 
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_jit_trace_of_the_last_output(steps: int) -> None:
+    """Recorded where y is working space, and trained."""
+    for kind in (rnncells.SimpleRNN, rnncells.LSTM, rnncells.GRU):
+        layer = kind(I, H, return_sequences=False)
+        x = torch.randn(steps, B, I)
+        traced = torch.jit.trace(layer, (x,))
+        found = torch.autograd.grad(traced(x)[0].square().sum(), list(traced.parameters()))
+        expected = torch.autograd.grad(layer(x)[0].square().sum(), list(layer.parameters()))
+        torch.testing.assert_close(found, expected)
+
+
 # ---------------------------------------------------------------------------- dynamic quantisation
 @kinds
 @pytest.mark.filterwarnings("ignore:.*torch.ao.quantization is deprecated:DeprecationWarning")

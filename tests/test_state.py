@@ -19,7 +19,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 import rnncells
-from tests.kinds import KINDS, kinds
+from tests.kinds import KINDS, Layer, kinds
 
 T, B, I, H = 7, 3, 2, 4
 LENGTHS = [7, 2, 5]
@@ -409,3 +409,25 @@ def test_repr_says_what_is_not_the_default() -> None:
     layer = rnncells.LSTM(2, 3, recompute=True, init="keras", forget_bias=2)
     assert repr(layer) == "LSTM(2, 3, recompute=True, init='keras', forget_bias=2)"
     assert repr(rnncells.GRU(2, 3)) == "GRU(2, 3)"
+
+
+@kinds
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_the_last_output_is_apart_from_the_last_states(kind: Layer, bidirectional: bool) -> None:
+    layer: Any = kind(3, 5, return_sequences=False, bidirectional=bidirectional)
+    y, last = layer(torch.randn(4, 2, 3))
+    h = last[0] if isinstance(last, tuple) else last
+    before = h.detach().clone()
+    y.detach().zero_()
+    assert torch.equal(h, before)
+    y, _ = layer(torch.randn(3, 4, 3)[0])  # of one sequence
+    y.detach().zero_()
+
+
+@pytest.mark.parametrize("option", ["go_backwards", "input_dropout"])
+def test_packed_rows_under_a_default_device(option: str) -> None:
+    told: dict[str, Any] = {option: True if option == "go_backwards" else 0.5}
+    layer = rnncells.GRU(3, 5, **told)
+    packed = pack_padded_sequence(torch.randn(4, 2, 3), torch.tensor([4, 2]))
+    with torch.device("meta"):
+        assert layer(packed)[0].data.device.type == "cpu"

@@ -23,7 +23,8 @@ constexpr CellList<First..., Second...> joined(CellList<First...>, CellList<Seco
 }
 
 // The CPU engine has these with its lanes over the units, over the batch, or along the depth, and
-// the CUDA engine by all its kernels. A cell here takes no Terms.
+// the CUDA engine by all its kernels, or by steps where one has two products a step. A cell here
+// takes no Terms.
 using AllCells = CellList<  //
     RnnTanh,                //
     RnnRelu,                //

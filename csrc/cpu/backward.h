@@ -505,35 +505,48 @@ class BackwardPass {
     norm_.input_product(input.base, input.row_stride, input.column_stride, step.rows, normal);
     norm_.recurrent_product(hidden.base, hidden.row_stride, step.rows, recurrent);
     const int64_t place = steps_.offset(step.t) - chunk.first_row + first;
-    for (int64_t row = 0; row < step.rows; ++row) {
-      T* scales = row_scales_ + 2 * (first + row) * Cell::gates;
-      const typename NormedShares<Cell, S>::Row values{
-          normal + row * gate_rows, recurrent + row * gate_rows, scales, scales + Cell::gates};
-      T* shares_row = share_rows_ + (place + row) * width_;
-      T* sums = norm_sums_ + (first + row) * norm_parameters();
-      norm_.normalise(values);
-      T* middle = middle_rows_ + 2 * (first + row) * padded_;
-      if constexpr (Cell::middle) {
-        widen_row(step.saved[row] + Cell::phase(1).operand * size_.units, size_.units, middle);
-        const T scale = normalise_row(middle, size_.units);
-        for_units([&](auto full, int64_t unit, int present) {
-          run_normed_cell<1, decltype(full)::value>(step, row, unit, present, middle, shares_row);
-        });
-        T *gradient = middle + padded_, *own = sums + 2 * gate_rows;
-        const T* from = shares_row + Cell::phase(1).shares.first * size_.units;
-        for (int64_t j = 0; j < size_.units; ++j) {
-          own[j] += from[j] * middle[j];
-          own[size_.units + j] += from[j];
-          gradient[j] = from[j] * middle_.get()[j];
+    for (int64_t row = 0; row < step.rows; row += norm_block) {
+      const int64_t count = smaller(norm_block, step.rows - row);
+      const auto rows_of = [&](T* base, int64_t at, int64_t stride) {
+        return Rows<T>{base + at * stride, stride};
+      };
+      const typename NormedShares<Cell, S>::Block block{
+          rows_of(normal, row, gate_rows), rows_of(recurrent, row, gate_rows),
+          rows_of(row_scales_.get(), first + row, 2 * Cell::gates), count};
+      const Rows<T> shares_rows = rows_of(share_rows_.get(), place + row, width_);
+      const Rows<T> sums = rows_of(norm_sums_.get(), first + row, norm_parameters());
+      const Rows<T> middle = rows_of(middle_rows_.get(), first + row, 2 * padded_);
+      norm_.normalise(block);
+      const auto run = [&](auto phase) {
+        for (int64_t i = 0; i < count; ++i) {
+          for_units([&](auto full, int64_t unit, int present) {
+            run_normed_cell<decltype(phase)::value, decltype(full)::value>(
+                step, row + i, unit, present, middle[i], shares_rows[i]);
+          });
         }
-        normalise_adjoint(gradient, static_cast<const T*>(middle), scale, size_.units);
+      };
+      if constexpr (Cell::middle) {
+        T spread[norm_block];
+        for (int64_t i = 0; i < count; ++i) {
+          widen_row(step.saved[row + i] + Cell::phase(1).operand * size_.units, size_.units,
+                    middle[i]);
+        }
+        normalise_rows(middle, count, size_.units, Rows<T>{spread, 1});
+        run(Index<1>());
+        for (int64_t i = 0; i < count; ++i) {
+          norm_.add_sums(middle[i], shares_rows[i] + Cell::phase(1).shares.first * size_.units,
+                         middle_.get(), middle[i] + padded_, sums[i] + 2 * gate_rows,
+                         sums[i] + 2 * gate_rows + size_.units);
+        }
+        normalise_adjoint(Rows<T>{middle.base + padded_, middle.stride}, middle, Rows<T>{spread, 1},
+                          count, size_.units);
       }
-      for_units([&](auto full, int64_t unit, int present) {
-        run_normed_cell<0, decltype(full)::value>(step, row, unit, present, middle, shares_row);
-      });
-      norm_.adjoint(values, shares_row,
-                    gates_apart_ ? input_rows_ + (place + row) * width_ : nullptr,
-                    step.gradients[row], space + row * gate_rows, sums);
+      run(Index<0>());
+      norm_.adjoint(
+          block, shares_rows,
+          gates_apart_ ? rows_of(input_rows_.get(), place + row, width_) : Rows<T>{nullptr, 0},
+          Rows<T>{step.gradients[row], step.gradients.stride}, rows_of(space, row, gate_rows),
+          sums);
     }
   }
   template <class Body>

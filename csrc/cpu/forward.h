@@ -145,7 +145,7 @@ class ForwardPass {
           stays(pass.zones_ ? pass.layout_.padded() : 0),
           input_rows(pass.normed_ ? rows * pass.norm_.rows() : 0),
           recurrent_rows(pass.normed_ ? rows * pass.norm_.rows() : 0),
-          row_scales(pass.normed_ ? 2 * Cell::gates + pass.layout_.padded() : 0) {
+          row_scales(pass.normed_ ? norm_block * (2 * Cell::gates + pass.layout_.padded()) : 0) {
       for (int64_t row = 0; row < rows && pass.masks_; ++row) {
         draw_recurrent_mask(pass.call_.variant, pass.steps_.sequence(begin + row),
                             pass.size_.outputs, mask + row * widest(pass));
@@ -423,20 +423,26 @@ class ForwardPass {
     norm_.input_product(step.x.base, step.x.row_stride, step.x.column_stride, step.rows,
                         space.input_rows.get());
     norm_.recurrent_product(h.base, h.row_stride, step.rows, space.recurrent_rows.get());
-    T* middle = space.row_scales + 2 * Cell::gates;
-    for (int64_t row = 0; row < step.rows; ++row) {
-      const typename NormedShares<Cell, S>::Row values{
-          space.input_rows + row * norm_.rows(), space.recurrent_rows + row * norm_.rows(),
-          space.row_scales.get(), space.row_scales + Cell::gates};
-      norm_.normalise(values);
-      for_units([&](auto full, int64_t unit, int present) {
-        run_normed_cell<0, decltype(full)::value>(step, row, unit, present, values, middle);
-      });
+    const int64_t width = norm_.rows(), padded = layout_.padded();
+    const Rows<T> scales{space.row_scales.get(), 2 * Cell::gates};
+    const Rows<T> middle{scales[norm_block], padded};
+    for (int64_t first = 0; first < step.rows; first += norm_block) {
+      const int64_t count = smaller(norm_block, step.rows - first);
+      const Rows<T> input{space.input_rows + first * width, width};
+      const Rows<T> recurrent{space.recurrent_rows + first * width, width};
+      norm_.normalise({input, recurrent, scales, count});
+      const auto run = [&](auto phase) {
+        for (int64_t i = 0; i < count; ++i) {
+          for_units([&](auto full, int64_t unit, int present) {
+            run_normed_cell<decltype(phase)::value, decltype(full)::value>(
+                step, first + i, unit, present, input[i], recurrent[i], middle[i]);
+          });
+        }
+      };
+      run(Index<0>());
       if constexpr (Cell::middle) {
-        normalise_row(middle, size_.units);
-        for_units([&](auto full, int64_t unit, int present) {
-          run_normed_cell<1, decltype(full)::value>(step, row, unit, present, values, middle);
-        });
+        normalise_rows(middle, count, size_.units, scales);
+        run(Index<1>());
       }
     }
   }
@@ -450,8 +456,7 @@ class ForwardPass {
 
   template <int P, bool Full>
   RNNCELLS_INLINE void run_normed_cell(const Step& step, int64_t row, int64_t unit, int present,
-                                       const typename NormedShares<Cell, S>::Row& values,
-                                       T* middle) const {
+                                       const T* input, const T* recurrent, T* middle) const {
     constexpr Range filled = Cell::phase(P).saves;
     constexpr int first_state = Cell::direct_hidden ? 0 : 1;
     V share[PhaseLayout<Cell, 0>::shares], previous[states], next[states], save[save_count];
@@ -461,7 +466,7 @@ class ForwardPass {
       parameter[k] = V::load(unit_parameters_ + k * layout_.padded() + unit);
     }
     if constexpr (P == 0) {
-      norm_.template load<Full>(values, unit, present, share);
+      norm_.template load<Full>(input, recurrent, unit, present, share);
     } else {
       share[0] = mul_add(load_lanes<Full>(middle + unit, present),
                          load_lanes<Full>(middle_ + unit, present),

@@ -30,50 +30,107 @@ RNNCELLS_INLINE void for_vectors(int64_t n, const Body& body) {
   if (j < n) body(j, static_cast<int>(n - j), Index<0>());
 }
 
-// Centres and scales a row in place; returns one over its standard deviation.
+// Rows that are normalised side by side: each one's sums wait for themselves.
+constexpr int64_t norm_block = 4;
+
+// A vector of a row's last values less `mean`, with nothing behind the row's end.
 template <class T>
-RNNCELLS_OUT_OF_LINE T normalise_row(T* row, int64_t n) {
-  using V = Vec<T>;
-  V sum(0), squares(0);
-  for_vectors<T>(n, [&](int64_t j, int present, auto full) {
-    sum = sum + load_lanes<decltype(full)::value>(row + j, present);
-  });
-  const T mean = sum_lanes<T>(sum) / static_cast<T>(n);
-  for_vectors<T>(n, [&](int64_t j, int present, auto full) {
-    constexpr bool whole = decltype(full)::value;
-    V centred = load_lanes<whole>(row + j, present) - V(mean);
-    store_lanes<whole>(centred, row + j, present);
-    if (!whole) centred = load_lanes<whole>(row + j, present);  // nothing behind the row's end
-    squares = mul_add(centred, centred, squares);
-  });
-  const double variance = static_cast<double>(sum_lanes<T>(squares)) / static_cast<double>(n);
-  const T scale = static_cast<T>(1 / __builtin_sqrt(variance + norm_epsilon));
-  for_vectors<T>(n, [&](int64_t j, int present, auto full) {
-    constexpr bool whole = decltype(full)::value;
-    store_lanes<whole>(load_lanes<whole>(row + j, present) * V(scale), row + j, present);
-  });
-  return scale;
+RNNCELLS_INLINE Vec<T> centred_tail(const T* values, int present, T mean) {
+  alignas(64) T spare[Vec<T>::lanes] = {};
+  store_lanes<false>(load_lanes<false>(values, present) - Vec<T>(mean), spare, present);
+  return Vec<T>::load(spare);
 }
 
-// From the gradient of a normalised row to that of the row, in place.
-template <class T>
-RNNCELLS_OUT_OF_LINE void normalise_adjoint(T* gradient, const T* normal, T scale, int64_t n) {
+// Centres and scales rows of n in place; writes one over their standard deviations.
+template <int Count, class T>
+RNNCELLS_OUT_OF_LINE void normalise_block(Rows<T> rows, int64_t n, Rows<T> scales) {
   using V = Vec<T>;
-  V sum(0), products(0);
+  V sum[Count], squares[Count];
+  T mean[Count], scale[Count];
+  RNNCELLS_UNROLL
+  for (int r = 0; r < Count; ++r) sum[r] = squares[r] = V(0);
+  for_vectors<T>(n, [&](int64_t j, int present, auto full) {
+    RNNCELLS_UNROLL
+    for (int r = 0; r < Count; ++r) {
+      sum[r] = sum[r] + load_lanes<decltype(full)::value>(rows[r] + j, present);
+    }
+  });
+  for (int r = 0; r < Count; ++r) mean[r] = sum_lanes<T>(sum[r]) / static_cast<T>(n);
+  for_vectors<T>(n, [&](int64_t j, int present, auto full) {
+    RNNCELLS_UNROLL
+    for (int r = 0; r < Count; ++r) {
+      V centred;
+      if constexpr (decltype(full)::value) {
+        centred = V::load(rows[r] + j) - V(mean[r]);
+      } else {
+        centred = centred_tail(rows[r] + j, present, mean[r]);
+      }
+      squares[r] = mul_add(centred, centred, squares[r]);
+    }
+  });
+  for (int r = 0; r < Count; ++r) {
+    const double variance = static_cast<double>(sum_lanes<T>(squares[r])) / static_cast<double>(n);
+    scale[r] = static_cast<T>(1 / __builtin_sqrt(variance + norm_epsilon));
+    *scales[r] = scale[r];
+  }
   for_vectors<T>(n, [&](int64_t j, int present, auto full) {
     constexpr bool whole = decltype(full)::value;
-    const V value = load_lanes<whole>(gradient + j, present);
-    sum = sum + value;
-    products = mul_add(value, load_lanes<whole>(normal + j, present), products);
+    RNNCELLS_UNROLL
+    for (int r = 0; r < Count; ++r) {
+      const V centred = load_lanes<whole>(rows[r] + j, present) - V(mean[r]);
+      store_lanes<whole>(centred * V(scale[r]), rows[r] + j, present);
+    }
   });
-  const T mean = sum_lanes<T>(sum) / static_cast<T>(n);
-  const T slope = sum_lanes<T>(products) / static_cast<T>(n);
+}
+
+// From the gradients of normalised rows to those of the rows, in place.
+template <int Count, class T>
+RNNCELLS_OUT_OF_LINE void adjoint_block(Rows<T> gradients, Rows<T> normal, Rows<T> scales,
+                                        int64_t n) {
+  using V = Vec<T>;
+  V sum[Count], products[Count];
+  T mean[Count], slope[Count];
+  RNNCELLS_UNROLL
+  for (int r = 0; r < Count; ++r) sum[r] = products[r] = V(0);
   for_vectors<T>(n, [&](int64_t j, int present, auto full) {
     constexpr bool whole = decltype(full)::value;
-    const V value = load_lanes<whole>(gradient + j, present) - V(mean);
-    const V other = load_lanes<whole>(normal + j, present) * V(slope);
-    store_lanes<whole>((value - other) * V(scale), gradient + j, present);
+    RNNCELLS_UNROLL
+    for (int r = 0; r < Count; ++r) {
+      const V value = load_lanes<whole>(gradients[r] + j, present);
+      sum[r] = sum[r] + value;
+      products[r] = mul_add(value, load_lanes<whole>(normal[r] + j, present), products[r]);
+    }
   });
+  for (int r = 0; r < Count; ++r) {
+    mean[r] = sum_lanes<T>(sum[r]) / static_cast<T>(n);
+    slope[r] = sum_lanes<T>(products[r]) / static_cast<T>(n);
+  }
+  for_vectors<T>(n, [&](int64_t j, int present, auto full) {
+    constexpr bool whole = decltype(full)::value;
+    RNNCELLS_UNROLL
+    for (int r = 0; r < Count; ++r) {
+      const V value = load_lanes<whole>(gradients[r] + j, present) - V(mean[r]);
+      const V other = load_lanes<whole>(normal[r] + j, present) * V(slope[r]);
+      store_lanes<whole>((value - other) * V(*scales[r]), gradients[r] + j, present);
+    }
+  });
+}
+
+// The same for at most norm_block rows.
+template <class T>
+RNNCELLS_INLINE void normalise_rows(Rows<T> rows, int64_t count, int64_t n, Rows<T> scales) {
+  if (count == norm_block) return normalise_block<norm_block>(rows, n, scales);
+  for (int64_t r = 0; r < count; ++r) {
+    normalise_block<1>(Rows<T>{rows[r], 0}, n, Rows<T>{scales[r], 0});
+  }
+}
+template <class T>
+RNNCELLS_INLINE void normalise_adjoint(Rows<T> gradients, Rows<T> normal, Rows<T> scales,
+                                       int64_t count, int64_t n) {
+  if (count == norm_block) return adjoint_block<norm_block>(gradients, normal, scales, n);
+  for (int64_t r = 0; r < count; ++r) {
+    adjoint_block<1>(Rows<T>{gradients[r], 0}, Rows<T>{normal[r], 0}, Rows<T>{scales[r], 0}, n);
+  }
 }
 
 // One direction's weights as a normed layer takes them, and what it does to rows.
@@ -112,14 +169,16 @@ class NormedShares {
   int64_t rows() const { return rows_; }
   bool gates_apart() const { return gates_apart_; }
 
-  // Of one row: W_ih x and W_hh h, and, once normalised, one over the standard deviations.
-  struct Row {
-    T *input, *recurrent;              // [G*H]
-    T *input_scale, *recurrent_scale;  // [G]
+  // Of at most norm_block rows: W_ih x and W_hh h, and, once normalised, one over the standard
+  // deviations of each one's gates.
+  struct Block {
+    Rows<T> input, recurrent;  // [G*H]
+    Rows<T> scales;            // [2*G], the input's first
+    int64_t count;
   };
 
-  template <class Rows>
-  void multiply(const Rows& x, int64_t x_row_stride, int64_t x_column_stride, const T* packed,
+  template <class XRows>
+  void multiply(const XRows& x, int64_t x_row_stride, int64_t x_column_stride, const T* packed,
                 int64_t depth, int64_t count, T* out) const {
     for (int64_t column = 0; column < rows_; column += widest) {
       const int64_t columns = smaller(widest, rows_ - column);
@@ -136,35 +195,27 @@ class NormedShares {
     multiply(h, row_stride, 1, recurrent_.get(), size_.outputs, count, out);
   }
 
-  // The products of a row, normalised in place.
-  RNNCELLS_OUT_OF_LINE void normalise(const Row& row) const {
-    const int64_t units = size_.units;
+  // The products of some rows, normalised in place.
+  RNNCELLS_OUT_OF_LINE void normalise(const Block& block) const {
+    const int64_t units = size_.units, count = block.count;
     if (gates_apart_) {
-      row.input_scale[0] = normalise_row(row.input, rows_);
-      row.recurrent_scale[0] = normalise_row(row.recurrent, rows_);
+      normalise_rows(block.input, count, rows_, block.scales);
+      normalise_rows(block.recurrent, count, rows_, from(block.scales, gates));
       return;
     }
     for (int g = 0; g < gates; ++g) {
-      T *sum = row.input + g * units, *other = row.recurrent + g * units;
-      for_vectors<T>(units, [&](int64_t j, int present, auto full) {
-        constexpr bool whole = decltype(full)::value;
-        const auto of = [&](const T* values) { return load_lanes<whole>(values + j, present); };
-        V input = of(sum) + of(input_bias() + g * units);
-        const V recurrent = of(other) + of(recurrent_bias() + g * units);
-        if (sums(g)) {
-          input = input + recurrent;
-        } else {
-          store_lanes<whole>(recurrent, other + j, present);
-        }
-        store_lanes<whole>(input, sum + j, present);
-      });
-      if (sums(g)) row.input_scale[g] = normalise_row(sum, units);
+      for (int64_t row = 0; row < count; ++row) {
+        add_biases(g, block.input[row] + g * units, block.recurrent[row] + g * units);
+      }
+      if (!sums(g)) continue;
+      normalise_rows(from(block.input, g * units), count, units, from(block.scales, g));
     }
   }
 
-  // The shares of a vector of units from a row that was normalised.
+  // The shares of a vector of units from a row of both products that was normalised.
   template <bool Full>
-  RNNCELLS_INLINE void load(const Row& row, int64_t unit, int present, V* share) const {
+  RNNCELLS_INLINE void load(const T* input, const T* recurrent, int64_t unit, int present,
+                            V* share) const {
     constexpr Phase phase = Cell::phase(0);
     RNNCELLS_UNROLL
     for (int k = 0; k < shares; ++k) {
@@ -172,47 +223,64 @@ class NormedShares {
       const auto of = [&](const T* values) { return load_lanes<Full>(values + at, present); };
       share[k] = V(0);
       if (gates_apart_) {
-        if (has_input(k)) share[k] = mul_add(of(row.input), of(scale_of_input()), of(input_bias()));
+        if (has_input(k)) share[k] = mul_add(of(input), of(scale_of_input()), of(input_bias()));
         if (has_recurrent(k)) {
           share[k] =
-              share[k] + mul_add(of(row.recurrent), of(scale_of_recurrent()), of(recurrent_bias()));
+              share[k] + mul_add(of(recurrent), of(scale_of_recurrent()), of(recurrent_bias()));
         }
       } else if (has_input(k) && has_recurrent(k)) {
-        share[k] = mul_add(of(row.input), of(scale_of_input()), of(scale_of_recurrent()));
+        share[k] = mul_add(of(input), of(scale_of_input()), of(scale_of_recurrent()));
       } else {
-        share[k] = has_input(k) ? of(row.input) : of(row.recurrent);
+        share[k] = has_input(k) ? of(input) : of(recurrent);
       }
     }
   }
 
-  // From the gradients of a row's shares to those of its two products, each [shares * H], of which
-  // `input` may be the shares' own; and, added to `sums` [2 * G*H], to those of scales and shifts.
-  RNNCELLS_OUT_OF_LINE void adjoint(const Row& row, const T* gradient, T* input, T* recurrent,
-                                    T* space, T* sums) const {
+  // From the gradients of some rows' shares to those of their two products, each [shares * H], of
+  // which `input` may be the shares' own; and, added to `sums` [2 * G*H], to those of scales and
+  // shifts. Space: [G*H].
+  RNNCELLS_OUT_OF_LINE void adjoint(const Block& block, Rows<T> gradient, Rows<T> input,
+                                    Rows<T> recurrent, Rows<T> space, Rows<T> sums) const {
     if (gates_apart_) {
-      one_side<true>(row.input, row.input_scale[0], scale_of_input(), gradient, input, space, sums);
-      one_side<false>(row.recurrent, row.recurrent_scale[0], scale_of_recurrent(), gradient,
-                      recurrent, space, sums + rows_);
+      one_side<true>(block.input, block.scales, scale_of_input(), gradient, input, space, sums,
+                     block.count);
+      one_side<false>(block.recurrent, from(block.scales, gates), scale_of_recurrent(), gradient,
+                      recurrent, space, from(sums, rows_), block.count);
       return;
     }
     constexpr Phase phase = Cell::phase(0);
     const int64_t units = size_.units;
     for (int k = 0; k < shares; ++k) {
       const int64_t at = phase.gate_of_share[k] * units, place = k * units;
-      copy_row(gradient + place, units, recurrent + place);
-      if (!(has_input(k) && has_recurrent(k))) continue;
-      const T* normal = row.input + at;
-      for_vectors<T>(units, [&](int64_t j, int present, auto full) {
-        constexpr bool whole = decltype(full)::value;
-        const auto of = [&](const T* values) { return load_lanes<whole>(values + j, present); };
-        const V value = of(gradient + place);
-        T *scales = sums + at + j, *shifts = scales + rows_;
-        store_lanes<whole>(mul_add(value, of(normal), of(sums + at)), scales, present);
-        store_lanes<whole>(of(sums + rows_ + at) + value, shifts, present);
-        store_lanes<whole>(value * of(scale_of_input() + at), recurrent + place + j, present);
-      });
-      normalise_adjoint(recurrent + place, normal, row.input_scale[phase.gate_of_share[k]], units);
+      const bool normed = has_input(k) && has_recurrent(k);
+      for (int64_t row = 0; row < block.count; ++row) {
+        if (!normed) {
+          copy_row(gradient[row] + place, units, recurrent[row] + place);
+          continue;
+        }
+        add_sums(block.input[row] + at, gradient[row] + place, scale_of_input() + at,
+                 recurrent[row] + place, sums[row] + at, sums[row] + rows_ + at);
+      }
+      if (!normed) continue;
+      normalise_adjoint(from(recurrent, place), from(block.input, at),
+                        from(block.scales, phase.gate_of_share[k]), block.count, units);
     }
+  }
+
+  // One share's gradient, scaled, and what it adds to its scale's and, if there is one, its
+  // shift's.
+  RNNCELLS_INLINE void add_sums(const T* normal, const T* gradient, const T* scale, T* scaled,
+                                T* scale_sum, T* shift_sum) const {
+    for_vectors<T>(size_.units, [&](int64_t j, int present, auto full) {
+      constexpr bool whole = decltype(full)::value;
+      const auto of = [&](const T* values) { return load_lanes<whole>(values + j, present); };
+      const V value = of(gradient);
+      store_lanes<whole>(mul_add(value, of(normal), of(scale_sum)), scale_sum + j, present);
+      if (shift_sum != nullptr) {
+        store_lanes<whole>(of(shift_sum) + value, shift_sum + j, present);
+      }
+      store_lanes<whole>(value * of(scale), scaled + j, present);
+    });
   }
 
  private:
@@ -230,28 +298,48 @@ class NormedShares {
     return false;
   }
 
-  // The row of one product: its shares' gradients, scaled and brought together by gates.
+  static Rows<T> from(Rows<T> rows, int64_t column) { return {rows.base + column, rows.stride}; }
+
+  // One gate's products, each with its bias; where they meet, their sum in the input's place.
+  RNNCELLS_INLINE void add_biases(int gate, T* input, T* recurrent) const {
+    const int64_t at = gate * size_.units;
+    for_vectors<T>(size_.units, [&](int64_t j, int present, auto full) {
+      constexpr bool whole = decltype(full)::value;
+      const auto of = [&](const T* values) { return load_lanes<whole>(values + j, present); };
+      V first = of(input) + of(input_bias() + at);
+      const V second = of(recurrent) + of(recurrent_bias() + at);
+      if (sums(gate)) {
+        first = first + second;
+      } else {
+        store_lanes<whole>(second, recurrent + j, present);
+      }
+      store_lanes<whole>(first, input + j, present);
+    });
+  }
+
+  // The rows of one product: their shares' gradients, scaled and brought together by gates.
   template <bool Input>
-  void one_side(const T* normal, T scale, const T* scales, const T* gradient, T* out, T* space,
-                T* sums) const {
+  void one_side(Rows<T> normal, Rows<T> scale, const T* scales, Rows<T> gradient, Rows<T> out,
+                Rows<T> space, Rows<T> sums, int64_t count) const {
     constexpr Phase phase = Cell::phase(0);
     const int64_t units = size_.units;
-    for (int k = 0; k < shares; ++k) {
-      if (!(Input ? has_input(k) : has_recurrent(k))) continue;
-      const int64_t at = phase.gate_of_share[k] * units, place = k * units;
-      for_vectors<T>(units, [&](int64_t j, int present, auto full) {
-        constexpr bool whole = decltype(full)::value;
-        const auto of = [&](const T* values) { return load_lanes<whole>(values + j, present); };
-        const V value = of(gradient + place);
-        store_lanes<whole>(mul_add(value, of(normal + at), of(sums + at)), sums + at + j, present);
-        store_lanes<whole>(value * of(scales + at), space + at + j, present);
+    const auto for_shares = [&](const auto& body) {
+      for (int k = 0; k < shares; ++k) {
+        if (Input ? has_input(k) : has_recurrent(k))
+          body(phase.gate_of_share[k] * units, k * units);
+      }
+    };
+    for (int64_t row = 0; row < count; ++row) {
+      for_shares([&](int64_t at, int64_t place) {
+        add_sums(normal[row] + at, gradient[row] + place, scales + at, space[row] + at,
+                 sums[row] + at, nullptr);
       });
     }
-    normalise_adjoint(space, normal, scale, rows_);
-    for (int k = 0; k < shares; ++k) {
-      if (!(Input ? has_input(k) : has_recurrent(k))) continue;
-      copy_row(static_cast<const T*>(space) + phase.gate_of_share[k] * units, units,
-               out + k * units);
+    normalise_adjoint(space, normal, scale, count, rows_);
+    for (int64_t row = 0; row < count; ++row) {
+      for_shares([&](int64_t at, int64_t place) {
+        copy_row(static_cast<const T*>(space[row]) + at, units, out[row] + place);
+      });
     }
   }
 

@@ -22,7 +22,7 @@ struct DeviceFacts {
 const char* read_device(int device, DeviceFacts& facts);
 
 struct LayerFacts {
-  int cell;            // its place in AllCells
+  int cell;            // see cell_traits
   bool single;         // stored as float
   bool sixteen_bits;   // as Float16 or BFloat16; if neither, as double
   bool tensor_floats;  // products of floats may be rounded to TF32

@@ -11,7 +11,7 @@ namespace rnncells::gpu {
 // What both ways have in common.
 template <class T>
 struct LayerCall {
-  int cell;  // its place in AllCells
+  int cell;  // see cell_traits
   Choice choice;
   Timeline time;
   int64_t rows, inputs, units, outputs;            // N, I, H, P

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import layer_norm, linear, silu, softsign
+from torch.nn.functional import layer_norm, linear, relu6, silu, softsign
 
 __all__ = ["ACTIVATIONS", "LAYER_NORM_EPS", "PLAIN", "PLAIN_TERMS", "Terms", "Variant"]
 
@@ -19,8 +19,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "relu": torch.relu,
     "sigmoid": torch.sigmoid,
-    # As torch and Keras 3 have it; torch's own function has no second derivative.
-    "hard_sigmoid": lambda a: (a / 6 + 0.5).clamp(0, 1),
+    # As torch and Keras 3 have it, with no slope at 3 and -3; torch's own has no second derivative.
+    "hard_sigmoid": lambda a: relu6(a + 3) / 6,
     "silu": silu,  # a * s(a)
     "softsign": softsign,  # a / (1 + |a|)
     "identity": lambda a: a,
