@@ -88,22 +88,26 @@ def draw_seeds(layers: int, like: Tensor) -> Sequence[Tensor]:
 
 
 def _keep(seed: Tensor, purpose: int, sizes: list[int], rate: float, like: Tensor) -> Tensor:
-    """A mask [sizes], 0 with probability ``rate`` or else 1."""
+    """A mask [sizes], 0 with probability ``rate`` or else 1 / (1 - rate), in 32 bits at least."""
     dropped = torch.ops.rnncells.layer_draw.default(seed, purpose, 0, [1, *sizes], rate)[0]
-    return (~dropped).to(like.dtype)
+    return _scaled(dropped, rate, like)
+
+
+def _scaled(dropped: Tensor, rate: float, like: Tensor) -> Tensor:
+    # Rounded to 16 bits, 1 / (1 - rate) would be off by a part in 500.
+    return (~dropped).to(torch.promote_types(like.dtype, torch.float32)) / (1 - rate)
 
 
 def drop_input(x: Tensor, batch_sizes: Tensor | None, seed: Tensor, rate: float) -> Tensor:
     """Variational dropout of the input (Gal and Ghahramani 2016, section 4): one mask a sequence
     for all its time steps. ``x`` [T, B, I], or packed rows [N, I]."""
     if batch_sizes is None:
-        # Divided last: 1 / (1 - rate) itself would be rounded to 16 bits.
-        return (x * _keep(seed, _INPUT_DROPOUT, [x.shape[1], x.shape[2]], rate, x)).div_(1 - rate)
+        return (x * _keep(seed, _INPUT_DROPOUT, [x.shape[1], x.shape[2]], rate, x)).to(x.dtype)
     batch = int(batch_sizes[0])
     mask = _keep(seed, _INPUT_DROPOUT, [batch, x.shape[1]], rate, x)
     sequences = torch.arange(batch, device=batch_sizes.device)
     inside = sequences < batch_sizes.unsqueeze(1)  # [T, B]
-    return (x * mask[inside.nonzero(as_tuple=True)[1].to(x.device)]).div_(1 - rate)
+    return (x * mask[inside.nonzero(as_tuple=True)[1].to(x.device)]).to(x.dtype)
 
 
 def drop_recurrent_weights(
@@ -117,6 +121,6 @@ def drop_recurrent_weights(
         *rows, columns = weight.shape
         sizes = [1, *(rows or [1]), columns]
         mask = torch.ops.rnncells.layer_draw.default(seed, _WEIGHT_DROPOUT, d, sizes, rate)
-        keep = (~mask.view(weight.shape)).to(weight.dtype)
-        dropped[d * each + 1] = (weight * keep).div_(1 - rate)
+        mask = _scaled(mask.view(weight.shape), rate, weight)
+        dropped[d * each + 1] = (weight * mask).to(weight.dtype)
     return dropped

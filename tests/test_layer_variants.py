@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import rnncells
 from rnncells import reference
+from rnncells.layer_variant import drop_input
 from tests.kinds import KINDS, Layer, kinds
 
 RATES = {"recurrent_dropout": 0.4, "input_dropout": 0.3, "weight_dropout": 0.2, "zoneout": 0.25}
@@ -295,6 +296,12 @@ def test_good_options_afterwards() -> None:
     assert layer.zoneout == (0.1, 0.2)
     x = torch.randn(4, 2, 3)
     torch.testing.assert_close(outputs(layer.eval()(x)), specified(layer, x))
+
+
+def test_input_dropout_rounds_once_in_16_bits() -> None:
+    x, seed = torch.randn(4, 3, 50).bfloat16(), torch.tensor([3])
+    wide = drop_input(x.float(), None, seed, 0.1)
+    assert torch.equal(drop_input(x, None, seed, 0.1), wide.bfloat16())
 
 
 def test_one_graph_for_every_batch() -> None:
