@@ -40,7 +40,13 @@ class Variant:
             output activation, with a scale and a shift (Ba, Kiros and Hinton 2016, "Layer
             normalization", (20) to (22); as haste does). ``"preactivation"`` normalises the
             argument of each gate's activation, biases included, over its H units, with a scale and
-            a shift. The variance is the biased one, with :data:`LAYER_NORM_EPS`.
+            a shift. The variance is the biased one, with :data:`LAYER_NORM_EPS`:
+
+            | ``LN(a) = (a - mean(a)) / sqrt(var(a) + 1e-5)``
+            | gates: ``norm_ih * LN(W x) + b_ih`` and ``norm_hh * LN(U h) + b_hh`` stand for
+              ``W x + b_ih`` and ``U h + b_hh``; ``h' = o * tanh(norm_c * LN(c') + norm_c_shift)``
+            | preactivation: of each gate ``f(norm * LN(W x + b_ih + U h + b_hh) + norm_shift)``, in
+              the GRU ``n = tanh(norm * LN(W x + b_ih + r * (U h + b_hh)) + norm_shift)``
         activation: of the candidate, and of ``c'`` on the way out; a name in :data:`ACTIVATIONS`.
             None for the cell's own.
         recurrent_activation: of the gates, likewise.
