@@ -500,5 +500,14 @@ def backward_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple
     return [_unfold(g, samples, 1) for g in found], [1] * len(found)
 
 
+def _draw_vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Tensor, int]:
+    """One sample's masks after another, each of its own seed."""
+    if info.batch_size == 0:
+        return _of_no_samples(layer_draw, in_dims, arguments), 0
+    seed, *rest = arguments
+    return torch.stack([layer_draw(one, *rest) for one in seed.movedim(in_dims[0], 0)]), 0
+
+
+torch.library.register_vmap("rnncells::layer_draw", _draw_vmap)
 torch.library.register_vmap("rnncells::layer_forward", forward_vmap)
 torch.library.register_vmap("rnncells::layer_backward", backward_vmap)

@@ -298,6 +298,20 @@ def test_good_options_afterwards() -> None:
     torch.testing.assert_close(outputs(layer.eval()(x)), specified(layer, x))
 
 
+@pytest.mark.filterwarnings("error")
+def test_vmap_draws_for_each_sample() -> None:
+    """With randomness="different" each has its own masks; and where there is no sample."""
+    rates: dict[str, Any] = RATES
+    layer = rnncells.GRU(3, 5, **rates)
+    x = torch.randn(1, 6, 4, 3).expand(3, -1, -1, -1)
+    with torch.no_grad():
+        torch.manual_seed(2)
+        y = torch.vmap(lambda one: layer(one)[0], randomness="different")(x)
+        assert len({one.sum().item() for one in y}) == 3
+        none = torch.vmap(lambda one: layer(one)[0], randomness="different")(x[:0])
+    assert none.shape == (0, 6, 4, 5)
+
+
 def test_input_dropout_rounds_once_in_16_bits() -> None:
     x, seed = torch.randn(4, 3, 50).bfloat16(), torch.tensor([3])
     wide = drop_input(x.float(), None, seed, 0.1)
