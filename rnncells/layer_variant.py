@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rnncells.packed_rows import places_of_rows
 from rnncells.variants import ENGINE_CELLS, Text, Varied, write
 
 __all__ = ["LayerVariant", "draw_seeds", "drop_input", "drop_recurrent_weights", "find_variant"]
@@ -105,9 +106,8 @@ def drop_input(x: Tensor, batch_sizes: Tensor | None, seed: Tensor, rate: float)
         return (x * _keep(seed, _INPUT_DROPOUT, [x.shape[1], x.shape[2]], rate, x)).to(x.dtype)
     batch = int(batch_sizes[0])
     mask = _keep(seed, _INPUT_DROPOUT, [batch, x.shape[1]], rate, x)
-    sequences = torch.arange(batch, device=batch_sizes.device)
-    inside = sequences < batch_sizes.unsqueeze(1)  # [T, B]
-    return (x * mask[inside.nonzero(as_tuple=True)[1].to(x.device)]).to(x.dtype)
+    _, sequence = places_of_rows(batch_sizes, x.shape[0])
+    return (x * mask[sequence.to(x.device)]).to(x.dtype)
 
 
 def drop_recurrent_weights(

@@ -34,7 +34,8 @@ from rnncells.checks import (
 from rnncells.declared import DeclaredLayer
 from rnncells.layer_variant import draw_seeds, drop_input, drop_recurrent_weights
 from rnncells.onnx import PACKED, is_exporting, refuse, refuse_torchscript
-from rnncells.state import turned, turned_rows
+from rnncells.packed_rows import turned_rows
+from rnncells.state import turned
 from rnncells.tracing import Proxy, leaf
 from rnncells.variants import PLAIN, Varied
 
@@ -140,7 +141,10 @@ class RecurrentLayer(DeclaredLayer):
             raise RuntimeError(f"input must have 2 dimensions, got {x.dim()}")
         if batch_sizes.shape[0] == 0:
             raise RuntimeError(NO_TIME_STEPS)
-        shapes = self._state_shapes(int(batch_sizes[0]))
+        batch = int(batch_sizes[0])
+        if states is not None and is_compiling():  # what batch_sizes holds is known when it runs
+            torch._check(states[0].shape[-2] == batch)
+        shapes = self._state_shapes(batch)
         if states is None:
             states = [x.new_zeros(shape) for shape in shapes]
         else:

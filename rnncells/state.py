@@ -16,7 +16,7 @@ from rnncells.checks import Lengths
 from rnncells.onnx import is_exporting
 from rnncells.tracing import Proxy
 
-__all__ = ["UNSTREAMED", "StateOptions", "turned", "turned_rows"]
+__all__ = ["UNSTREAMED", "StateOptions", "turned"]
 
 # Options that rnncells.streaming knows nothing of, and their values where they are off.
 UNSTREAMED = {
@@ -104,7 +104,9 @@ class StateOptions(RNNBase):
             batch = 1 if unbatched else x.shape[0 if self.batch_first else 1]
         else:
             return None  # no input for a layer, which is said where it is run
-        if carried[0].shape[1] != batch:
+        if isinstance(input, PackedSequence) and is_compiling():
+            torch._check(carried[0].shape[1] == batch)  # known when it runs
+        elif carried[0].shape[1] != batch:
             raise ValueError(
                 f"stateful: the states carried over are those of {carried[0].shape[1]} sequences, "
                 f"and the input has {batch}; call reset_states() first, or give hx"
@@ -139,12 +141,3 @@ def turned(x: Tensor, lengths: Tensor | None) -> Tensor:
     t = torch.arange(steps, device=x.device).unsqueeze(1)
     ends = lengths.to(x.device).clamp(1, steps)  # the operator refuses others
     return x[torch.where(t < ends, ends - 1 - t, t), torch.arange(batch, device=x.device)]
-
-
-def turned_rows(x: Tensor, batch_sizes: Tensor) -> Tensor:
-    """The same for packed rows ``x`` [N, I], of which ``batch_sizes`` [T] belong to each step."""
-    sequences = torch.arange(int(batch_sizes[0]), device=batch_sizes.device)
-    inside = sequences < batch_sizes.unsqueeze(1)  # [T, B]
-    t, b = inside.nonzero(as_tuple=True)
-    first = batch_sizes.cumsum(0) - batch_sizes  # each step's first row
-    return x[(first[inside.sum(0)[b] - 1 - t] + b).to(x.device)]

@@ -431,3 +431,26 @@ def test_packed_rows_under_a_default_device(option: str) -> None:
     packed = pack_padded_sequence(torch.randn(4, 2, 3), torch.tensor([4, 2]))
     with torch.device("meta"):
         assert layer(packed)[0].data.device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    "options", [{"stateful": True}, {"go_backwards": True}, {"input_dropout": 0.5}]
+)
+def test_packed_sequences_in_one_graph(options: dict[str, Any]) -> None:
+    """As without compilation, in two calls and for other lengths."""
+    torch._dynamo.reset()
+    told: dict[str, Any] = options
+    layer = rnncells.LSTM(3, 5, bidirectional=True, **told)
+    fast = torch.compile(copy.deepcopy(layer), fullgraph=True, backend="aot_eager")
+    for lengths in ([5, 3, 2], [4, 4, 1]):
+        packed = pack_padded_sequence(torch.randn(5, 3, 3), torch.tensor(lengths))
+        torch.manual_seed(4)
+        expected = layer(packed)
+        torch.manual_seed(4)
+        found = fast(packed)
+        assert torch.equal(found[0].data, expected[0].data)
+        assert all(map(torch.equal, found[1], expected[1]))
+    if "stateful" in options:
+        other = pack_padded_sequence(torch.randn(5, 2, 3), torch.tensor([5, 2]))
+        with pytest.raises(RuntimeError):
+            fast(other)
