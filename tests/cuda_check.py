@@ -1,10 +1,10 @@
 """Everything of the CUDA engine but its running: ``make cuda-check``.
 
 Compiles every kernel with nvcc and prints what each takes; then, in a virtual environment of its
-own with a CUDA build of torch, builds ``rnncells._C`` and ``rnncells._C_cuda`` in a copy of the
-tree, and runs the quick tests there, those of the CPU and those of CUDA that need no GPU. What
-stands since the last time that all passed is not done again. What cannot be had here (nvcc, that
-torch) is a visible skip.
+own with a CUDA build of torch (2.11.0, or what ``RNNCELLS_CUDA_TORCH`` asks of pip), builds
+``rnncells._C`` and ``rnncells._C_cuda`` in a copy of the tree, and runs the quick tests there,
+those of the CPU and those of CUDA that need no GPU. What stands since the last time that all passed
+is not done again. What cannot be had here (nvcc, that torch) is a visible skip.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ VENV = ROOT / ".venv-cuda"
 PYTHON = VENV / "bin" / "python"
 PLACE = ROOT / "build" / "cuda-check"
 TREE = PLACE / "tree"
-TORCH = "torch==2.11.0"
+TORCH = os.environ.get("RNNCELLS_CUDA_TORCH", "torch==2.11.0")
 PARTS = ("csrc", "rnncells", "tests", "bench", "examples", "_build_backend")
 ENGINE = ("csrc", "_build_backend", "setup.py")
 LEFT_OUT = {"__pycache__", ".so", ".pyc"}
