@@ -291,6 +291,15 @@ def test_a_build_compiles_again_only_what_changed(tree: Path) -> None:
     pytest.importorskip("setuptools", minversion="77")
     pytest.importorskip("ninja")
 
+    registry = tree / "csrc" / "cells" / "registry.h"  # with two cells: quicker to compile
+    few = {"All": "RnnTanh", "Other": "RnnOpen"}
+    lists = re.compile(r"^using (\w+)Cells = CellList<[^;]*>;", re.MULTILINE)
+    text, count = lists.subn(
+        lambda found: f"using {found[1]}Cells = CellList<{few[found[1]]}>;", registry.read_text()
+    )
+    assert count == len(few)
+    registry.write_text(text)
+
     def compiled() -> set[str]:
         ran = python("setup.py", "build_ext", "--inplace", cwd=tree)
         assert ran.returncode == 0, ran.stdout + ran.stderr
