@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rnncells.ops import backward_vmap, forward_vmap
+from rnncells.vmap import backward_vmap, forward_vmap
 
 
 class Samples(NamedTuple):

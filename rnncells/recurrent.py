@@ -143,7 +143,7 @@ class RecurrentLayer(DeclaredLayer):
             raise RuntimeError(NO_TIME_STEPS)
         batch = int(batch_sizes[0])
         if states is not None and is_compiling():  # what batch_sizes holds is known when it runs
-            torch._check(states[0].shape[-2] == batch)
+            torch._check(states[0].shape[-2] == batch, lambda: "the states: of another batch")
         shapes = self._state_shapes(batch)
         if states is None:
             states = [x.new_zeros(shape) for shape in shapes]

@@ -104,9 +104,8 @@ class StateOptions(RNNBase):
             batch = 1 if unbatched else x.shape[0 if self.batch_first else 1]
         else:
             return None  # no input for a layer, which is said where it is run
-        if isinstance(input, PackedSequence) and is_compiling():
-            torch._check(carried[0].shape[1] == batch)  # known when it runs
-        elif carried[0].shape[1] != batch:
+        open_batch = isinstance(input, PackedSequence) and is_compiling()  # checked when it runs
+        if not open_batch and carried[0].shape[1] != batch:
             raise ValueError(
                 f"stateful: the states carried over are those of {carried[0].shape[1]} sequences, "
                 f"and the input has {batch}; call reset_states() first, or give hx"

@@ -3,13 +3,15 @@ in float64, whose own tests hold it against the specification."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
-from rnncells import reference
+from rnncells import autograd, reference
 from rnncells.ops import CELLS, layer_backward, layer_forward
 
 T, B, I, H = 5, 7, 3, 9
@@ -134,3 +136,22 @@ def same_bits(found: Found, expected: Found) -> None:
     assert len(found) == len(expected)
     for ours, right in zip(found, expected, strict=True):
         assert torch.equal(ours, right)
+
+
+def layers_agree(monkeypatch: pytest.MonkeyPatch, result: Callable[[], Found], calls: int) -> None:
+    """Holds what layers give on the card, in so many calls of the operators, against what they
+    give on the CPU, in float64."""
+    expected = result()
+    operators, made = torch.ops.rnncells_emulated, []
+
+    def counted(operator: Any) -> Any:
+        def call(*given: Any, **options: Any) -> Any:
+            made.append(operator)
+            return operator(*given, **options)
+
+        return call
+
+    monkeypatch.setattr(autograd, "layer_forward", counted(operators.layer_forward.default))
+    monkeypatch.setattr(autograd, "layer_backward", counted(operators.layer_backward.default))
+    assert_right(result(), expected, torch.float64)
+    assert len(made) == calls

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import rnncells
-from rnncells import autograd, reference
+from rnncells import reference
 from rnncells.cuda import KERNELS
 from rnncells.ops import CELLS, layer_forward
-from tests.card import LENGTHS, B, Call, H, I, T, assert_right, draw, same_bits
+from tests.card import LENGTHS, B, Call, H, I, T, assert_right, draw, layers_agree, same_bits
 
 pytest_plugins = ("tests.card_fixtures",)
 
@@ -245,18 +245,4 @@ def test_whole_layers(
         loss = y.square().sum() + sum(state.sin().sum() for state in last)
         return [y, *last, *torch.autograd.grad(loss, [x, *layer.parameters()])]
 
-    expected = result()
-    operators, calls = torch.ops.rnncells_emulated, []
-
-    def counted(operator: Any) -> Any:
-        def call(*given: Any, **options: Any) -> Any:
-            calls.append(operator)
-            return operator(*given, **options)
-
-        return call
-
-    monkeypatch.setattr(autograd, "layer_forward", counted(operators.layer_forward.default))
-    monkeypatch.setattr(autograd, "layer_backward", counted(operators.layer_backward.default))
-    found = result()
-    assert len(calls) == 4
-    assert_right(found, expected, torch.float64)
+    layers_agree(monkeypatch, result, calls=4)

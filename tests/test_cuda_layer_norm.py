@@ -11,20 +11,11 @@ import torch
 from rnncells.ops import CELLS
 from rnncells.variants import Text, write
 from tests.card import Call, draw, same_bits
+from tests.test_layer_norm import NORMED
 from tests.varied_card import FULL, HALF, KINDS, MACHINERY, as_type, sized, specified, varied
 
 pytest_plugins = ("tests.card_fixtures",)
 pytestmark = pytest.mark.usefixtures("force")
-
-NORMED = [
-    ("rnn_open", "gates"),
-    ("rnn_open", "preactivation"),
-    ("lstm_normed", "gates"),
-    ("lstm_open", "preactivation"),
-    ("lstm_coupled", "preactivation"),
-    ("gru_open", "gates"),
-    ("gru_normed", "preactivation"),
-]
 
 
 def draw_normed(cell: str, norm: str, dtype: torch.dtype, **options: Any) -> Call:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 import rnncells
-from rnncells import autograd, reference
+from rnncells import reference
 from rnncells.variants import Text, write
-from tests.card import Call, assert_right, draw, same_bits
+from tests.card import Call, draw, layers_agree, same_bits
 from tests.varied_card import FULL, HALF, KINDS, MACHINERY, check, sized, varied
 
 pytest_plugins = ("tests.card_fixtures",)
@@ -139,17 +139,4 @@ def test_whole_layers(monkeypatch: pytest.MonkeyPatch, kind: Any, machinery: boo
         loss = y.square().sum() + sum(state.sin().sum() for state in last)
         return [y, *last, *torch.autograd.grad(loss, [x, *layer.parameters()])]
 
-    expected = result()
-    operators, calls = torch.ops.rnncells_emulated, []
-
-    def counted(operator: Any) -> Any:
-        def call(*given: Any, **options: Any) -> Any:
-            calls.append(operator)
-            return operator(*given, **options)
-
-        return call
-
-    monkeypatch.setattr(autograd, "layer_forward", counted(operators.layer_forward.default))
-    monkeypatch.setattr(autograd, "layer_backward", counted(operators.layer_backward.default))
-    assert_right(result(), expected, torch.float64)
-    assert len(calls) == 4
+    layers_agree(monkeypatch, result, calls=4)

@@ -13,10 +13,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import rnncells
-from rnncells import autograd
 from rnncells.cuda import KERNELS
 from rnncells.ops import CELLS, layer_forward
-from tests.card import Call, assert_right, draw, same_bits
+from tests.card import Call, draw, layers_agree, same_bits
 from tests.kinds import Layer, kinds
 from tests.test_cuda_layer_norm import close, draw_normed
 from tests.varied_card import FULL, HALF, KINDS, MACHINERY, check, sized, varied
@@ -205,7 +204,7 @@ def test_layers_give_their_cell_states(
         loss = y.square().sum() + cells.sin().sum() + sum(state.sin().sum() for state in last)
         return [y, *last, cells, *torch.autograd.grad(loss, [x, *layer.parameters()])]
 
-    on_card(monkeypatch, result)
+    layers_agree(monkeypatch, result, calls=4)
 
 
 @kinds
@@ -220,13 +219,4 @@ def test_layers_give_their_last_output(monkeypatch: pytest.MonkeyPatch, kind: La
         y, _ = layer(x)
         return [alone, y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])]
 
-    on_card(monkeypatch, result)
-
-
-def on_card(monkeypatch: pytest.MonkeyPatch, result: Callable[[], list[Tensor]]) -> None:
-    """Holds what the layers give on the emulated card against what they give on the CPU."""
-    expected = result()
-    operators = torch.ops.rnncells_emulated
-    monkeypatch.setattr(autograd, "layer_forward", operators.layer_forward.default)
-    monkeypatch.setattr(autograd, "layer_backward", operators.layer_backward.default)
-    assert_right(result(), expected, torch.float64)
+    layers_agree(monkeypatch, result, calls=6)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rnncells import ops
+from rnncells import ops, vmap
 from tests.card_fixtures import force, library  # noqa: F401
 
 
@@ -24,7 +24,8 @@ def _cpu_is_the_card(
     for name in ("layer_forward", "layer_backward", "layer_pack", "layer_draw"):
         emulated = getattr(torch.ops.rnncells_emulated, name).default
         kernels.impl(name, emulated, "CPU", allow_override=True)
-    monkeypatch.setattr(ops, "_on_cuda", lambda tensor: True)
+    for module in (ops, vmap):
+        monkeypatch.setattr(module, "on_cuda", lambda tensor: True)
     yield
     kernels._destroy()
 
